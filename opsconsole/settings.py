@@ -1,0 +1,174 @@
+"""Settings of the project, read from the environment (and an optional .env file).
+
+Every variable is listed in .env.example with its meaning; a test holds the two together.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from opsconsole import embedded_postgres
+from opsconsole.logs import logging_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+OPSCONSOLE_HOME = Path(env.str("OPSCONSOLE_HOME", default=str(BASE_DIR / "var"))).absolute()
+DEMO = env.bool("OPSCONSOLE_DEMO", default=False)
+DEBUG = env.bool("DEBUG", default=False)
+
+
+def _secret_key() -> str:
+    """The key from SECRET_KEY, else the one that the demo made in the data folder."""
+    key = env.str("SECRET_KEY", default="")
+    kept = OPSCONSOLE_HOME / "secret_key"
+    if not key and kept.is_file():
+        key = kept.read_text().strip()
+    if not key:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set. Set it to a long random string, or run `make demo` once: "
+            f"it makes one in {kept}."
+        )
+    return key
+
+
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# Without DATABASE_URL the embedded server of this data folder is used, where it runs. The URL
+# that says nothing is refused by the first connection, with a sentence (opsconsole.doctor).
+DATABASE_URL = env.str("DATABASE_URL", default="") or (
+    embedded_postgres.running_url(OPSCONSOLE_HOME) or "postgresql://127.0.0.1:1/not-running"
+)
+DATABASES = {
+    "default": {
+        **env.db_url_config(DATABASE_URL, engine="django.db.backends.postgresql"),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": True,
+    }
+}
+DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+DATABASES["default"]["OPTIONS"].setdefault("application_name", "opsconsole")
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "opsconsole.apps.OpsConsoleConfig",
+    "queues.apps.QueuesConfig",
+    "payments.apps.PaymentsConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+]
+if DEMO:
+    INSTALLED_APPS.append("opsconsole.demo.apps.DemoConfig")
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "opsconsole.urls"
+WSGI_APPLICATION = "opsconsole.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "queues.console.context.console",
+            ],
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "/"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if env.bool("OPSCONSOLE_HTTPS", default=False):
+    SECURE_SSL_REDIRECT = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = int(timedelta(days=365).total_seconds())
+
+USE_TZ = True
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+USE_I18N = True
+LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "opsconsole.formats"
+
+STATIC_URL = "static/"
+STATIC_ROOT = OPSCONSOLE_HOME / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+MEDIA_ROOT = OPSCONSOLE_HOME / "files"
+
+EMAIL_BACKEND = env.str(
+    "EMAIL_BACKEND", default="django.core.mail.backends.filebased.EmailBackend"
+)
+EMAIL_FILE_PATH = OPSCONSOLE_HOME / "mail"
+EMAIL_HOST = env.str("EMAIL_HOST", default="localhost")
+EMAIL_PORT = env.int("EMAIL_PORT", default=25)
+EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", default="")
+EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", default="")
+EMAIL_USE_TLS = env.bool("EMAIL_USE_TLS", default=False)
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="OpsConsole <ops@localhost>")
+
+# Queue. Seconds unless the name says otherwise.
+QUEUE_NAMES = env.list("QUEUE_NAMES", default=[])
+QUEUE_HEARTBEAT_SECONDS = env.float("QUEUE_HEARTBEAT_SECONDS", default=5.0)
+QUEUE_LOST_AFTER_SECONDS = env.float("QUEUE_LOST_AFTER_SECONDS", default=30.0)
+QUEUE_POLL_SECONDS = env.float("QUEUE_POLL_SECONDS", default=1.0)
+QUEUE_MAINTENANCE_SECONDS = env.float("QUEUE_MAINTENANCE_SECONDS", default=5.0)
+QUEUE_REDACTED_KEYS = env.list(
+    "QUEUE_REDACTED_KEYS",
+    default=["password", "secret", "token", "authorization", "api_key", "card", "cvv"],
+)
+CONSOLE_STATEMENT_TIMEOUT_SECONDS = env.float("CONSOLE_STATEMENT_TIMEOUT_SECONDS", default=5.0)
+
+# The http_request handler reaches only these hosts ("host" or "host:port"; "*" is every host).
+HTTP_REQUEST_ALLOWED_HOSTS = env.list("HTTP_REQUEST_ALLOWED_HOSTS", default=[])
+
+# Payments. Current secret first, then the one being rotated out.
+RAZORPAY_WEBHOOK_SECRETS = env.list("RAZORPAY_WEBHOOK_SECRETS", default=[])
+PAYMENT_PROVIDERS = {"razorpay": "payments.providers.razorpay.Razorpay"}
+
+LOGGING_CONFIG = None
+logging_config(
+    json_lines=env.bool("LOG_JSON", default=False), level=env.str("LOG_LEVEL", default="INFO")
+)

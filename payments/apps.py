@@ -1,0 +1,9 @@
+from django.apps import AppConfig
+
+
+class PaymentsConfig(AppConfig):
+    """Payments: webhook deliveries and the ledger of transactions."""
+
+    name = "payments"
+    label = "payments"
+    verbose_name = "Payments"

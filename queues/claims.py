@@ -1,0 +1,225 @@
+"""The life of a claimed task: every verb of a worker, each one SQL function wrapped once.
+
+A claimed task is known by its id and its lease. Every report shows both; a report whose lease is no
+longer the task's changes nothing and is answered "stale".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from django.db import DatabaseError, connection
+from psycopg.errors import DeadlockDetected, ObjectNotInPrerequisiteState, SerializationFailure
+
+from queues.clean import dumps, storable_json, storable_text
+
+Outcome = Literal["recorded", "already", "stale"]
+CONFLICT_TRIES = 3
+
+
+class WorkerGone(Exception):
+    """This worker was declared gone: its tasks are with others. Register again under a new id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """What a worker needs of a task it holds."""
+
+    id: UUID
+    lease: int
+    queue: str
+    type: str
+    payload: Any
+    attempts: int
+    max_attempts: int
+    lost: int
+    timeout: timedelta
+    tenant_id: str | None
+    correlation_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt: what is told to people and to the retry policy."""
+
+    id: UUID
+    lease: int
+    error_class: str
+    message: str
+    traceback: str = ""
+    fingerprint: str = ""
+    delay: timedelta | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    id: UUID
+    lease: int
+    result: Any = None
+    output_location: str | None = None
+
+
+class Failed(NamedTuple):
+    outcome: Outcome
+    status: str
+    run_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a heartbeat."""
+
+    status: str
+    lost: set[UUID] = field(default_factory=set)
+
+
+def query(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run one verb and fetch its rows.
+
+    A deadlock or serialization failure is tried three times, unless the caller holds a transaction
+    open: then the whole transaction is lost and its owner must decide.
+    """
+    for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, params)
+                return cursor.fetchall()
+        except DatabaseError as error:
+            conflict = isinstance(error.__cause__, DeadlockDetected | SerializationFailure)
+            if not conflict or connection.in_atomic_block or not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def register_worker(
+    worker: str,
+    *,
+    queues: Sequence[str] | None,
+    concurrency: int,
+    host: str,
+    pid: int,
+    version: str,
+    metadata: dict[str, Any],
+) -> None:
+    """Announce one start of a worker process. `worker` must be new for every start."""
+    query(
+        "SELECT register_worker(%s, %s, %s, %s, %s, %s, %s::jsonb)",
+        [worker, queues and list(queues), concurrency, host, pid, version, dumps(metadata)],
+    )
+
+
+def claim_tasks(worker: str, queues: Sequence[str] | None, limit: int) -> list[ClaimedTask]:
+    """Claim up to `limit` due tasks, trying `queues` in order (None: all).
+
+    Raises WorkerGone when this worker was declared gone.
+    """
+    try:
+        rows = query(
+            "SELECT c.id, c.lease, c.queue, c.type, c.payload::text, c.attempts, c.max_attempts,"
+            " c.lost, coalesce(c.timeout, q.default_timeout), c.tenant_id, c.correlation_id,"
+            " c.created_at"
+            " FROM claim_tasks(%s, %s, %s) c JOIN queues q ON q.name = c.queue",
+            [worker, queues and list(queues), limit],
+        )
+    except DatabaseError as error:
+        if isinstance(error.__cause__, ObjectNotInPrerequisiteState):
+            raise WorkerGone(worker) from error
+        raise
+    return [ClaimedTask(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+
+
+def worker_idle(worker: str) -> None:
+    """Ask to be notified. Claim once more after this, then wait."""
+    query("SELECT worker_idle(%s)", [worker])
+
+
+def heartbeat(worker: str, held: Sequence[tuple[UUID, int, float | None]]) -> Pulse:
+    """Say that the worker lives and what it holds: (id, lease, seconds since its handler began).
+
+    The seconds are None for a task that still waits in the worker's buffer.
+    """
+    ids, leases, elapsed = _columns(held, 3)
+    [(status, lost)] = query(
+        "SELECT * FROM heartbeat(%s, %s::uuid[], %s::bigint[], %s::float8[])",
+        [worker, ids, leases, elapsed],
+    )
+    return Pulse(status, set(lost))
+
+
+def complete_tasks(successes: Sequence[Success]) -> dict[UUID, Outcome]:
+    """Record successes. A stale one was another's by then: its outcome was thrown away."""
+    ids, leases, results, outputs = _columns(
+        [
+            (s.id, s.lease, None if s.result is None else _storable(s.result), s.output_location)
+            for s in successes
+        ],
+        4,
+    )
+    return dict(
+        query(
+            "SELECT * FROM complete_tasks(%s::uuid[], %s::bigint[], %s::jsonb[], %s::text[])",
+            [ids, leases, results, outputs],
+        )
+    )
+
+
+def fail_tasks(failures: Sequence[Failure]) -> dict[UUID, Failed]:
+    """Record failed attempts: scheduled again after a backoff, or failed for good."""
+    ids, leases, errors, delays, finals = _columns(
+        [(f.id, f.lease, _error(f), f.delay, f.final) for f in failures], 5
+    )
+    rows = query(
+        "SELECT * FROM fail_tasks"
+        "(%s::uuid[], %s::bigint[], %s::jsonb[], %s::interval[], %s::boolean[])",
+        [ids, leases, errors, delays, finals],
+    )
+    return {row[0]: Failed(*row[1:]) for row in rows}
+
+
+def release_tasks(
+    held: Sequence[tuple[UUID, int]], *, delay: timedelta = timedelta(0), reason: str | None = None
+) -> dict[UUID, Outcome]:
+    """Give tasks back unfinished, their attempt uncharged, to run again after `delay`."""
+    ids, leases = _columns(held, 2)
+    return dict(
+        query(
+            "SELECT * FROM release_tasks(%s::uuid[], %s::bigint[], %s, %s)",
+            [ids, leases, delay, reason and storable_text(reason)],
+        )
+    )
+
+
+def report_progress(id: UUID, lease: int, percent: int, note: str | None = None) -> Outcome:
+    """Show how far a task has come. "stale": it is no longer yours, stop."""
+    rows = query(
+        "SELECT report_progress(%s, %s, %s, %s)",
+        [id, lease, percent, note and storable_text(note)],
+    )
+    outcome: Outcome = rows[0][0]
+    return outcome
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _storable(value: Any) -> str:
+    return dumps(storable_json(value))
+
+
+def _error(failure: Failure) -> str:
+    return _storable(
+        {
+            "class": failure.error_class,
+            "message": failure.message,
+            "traceback": failure.traceback,
+            "fingerprint": failure.fingerprint,
+        }
+    )

@@ -1,0 +1,18 @@
+-- Locks tasks together with those that wait on them, in id order: the one order in which every verb
+-- locks, so that verbs over overlapping tasks queue up instead of deadlocking.
+CREATE OR REPLACE FUNCTION lock_with_dependants(p_ids uuid[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_ids uuid[] := p_ids;
+BEGIN
+    IF EXISTS (SELECT FROM task_dependencies d WHERE d.predecessor_id = ANY (p_ids) AND d.outcome IS NULL) THEN
+        v_ids := ARRAY(
+            WITH RECURSIVE reach(id) AS (
+                SELECT unnest(p_ids)
+                UNION
+                SELECT d.task_id FROM reach r JOIN task_dependencies d ON d.predecessor_id = r.id AND d.outcome IS NULL)
+            SELECT r.id FROM reach r);
+    END IF;
+    PERFORM FROM tasks t WHERE t.id = ANY (v_ids) ORDER BY t.id FOR NO KEY UPDATE;
+END
+$$;

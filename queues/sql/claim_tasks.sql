@@ -1,0 +1,56 @@
+-- Gives p_worker up to p_limit due tasks, trying p_queues in the order given (null: every queue by
+-- name); no two callers get the same task. Within a queue: priority, then oldest run_at. Each row
+-- carries its lease, which every later report must show. A paused queue gives none; a queue's
+-- max_concurrent is exact under any number of claimers: its row is locked in one statement and the
+-- running tasks are counted in the next, whose snapshot sees every committed claim.
+-- Errors: 55000 a worker declared gone, 0A000 an isolation level other than READ COMMITTED.
+CREATE OR REPLACE FUNCTION claim_tasks(p_worker text, p_queues text[] DEFAULT NULL, p_limit integer DEFAULT 1)
+RETURNS SETOF tasks
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_left integer := greatest(p_limit, 0);
+    v_room integer;
+    v_taken integer;
+    v_queue text;
+    q queues;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'claim_tasks needs READ COMMITTED, not %', current_setting('transaction_isolation')
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
+    IF seat_worker(p_worker) <> 'alive' THEN
+        RETURN;
+    END IF;
+    PERFORM promote_due();
+    FOREACH v_queue IN ARRAY coalesce(p_queues, ARRAY(SELECT name FROM queues ORDER BY name)) LOOP
+        EXIT WHEN v_left = 0;
+        SELECT * INTO q FROM queues WHERE name = v_queue;
+        CONTINUE WHEN NOT FOUND OR (q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()));
+        v_room := v_left;
+        IF q.max_concurrent IS NOT NULL THEN
+            SELECT * INTO q FROM queues WHERE name = v_queue FOR NO KEY UPDATE;
+            CONTINUE WHEN q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp());
+            v_room := least(v_room, q.max_concurrent
+                - (SELECT count(*) FROM tasks WHERE queue = v_queue AND status = 'processing'));
+            CONTINUE WHEN v_room <= 0;
+        END IF;
+        RETURN QUERY
+        WITH claimed AS (
+            UPDATE tasks t
+               SET status = 'processing', lease = t.lease + 1, attempts = t.attempts + 1, worker_id = p_worker,
+                   started_at = clock_timestamp(), updated_at = clock_timestamp(),
+                   progress = NULL, progress_note = NULL
+             WHERE t.id = ANY (ARRAY(
+                SELECT id FROM tasks WHERE queue = v_queue AND status = 'pending'
+                 ORDER BY queue, priority DESC, round, run_at, id LIMIT v_room FOR UPDATE SKIP LOCKED))
+            RETURNING t.*)
+        SELECT * FROM claimed ORDER BY priority DESC, round, run_at, id;
+        GET DIAGNOSTICS v_taken = ROW_COUNT;
+        v_left := v_left - v_taken;
+    END LOOP;
+    IF v_left < p_limit THEN
+        UPDATE workers SET idle_since = NULL WHERE id = p_worker AND idle_since IS NOT NULL;
+    END IF;
+END
+$$;

@@ -1,0 +1,64 @@
+-- Puts many tasks in their queues in one statement. p_tasks is a jsonb array of objects whose keys
+-- are enqueue_task's argument names without p_ (timeout in seconds, run_at as ISO 8601 text, or delay:
+-- seconds from now).
+-- Gives a row a task in the order given. All or nothing: an unknown key, a missing type, an unknown
+-- queue or a value out of range refuses the whole call, naming the task by its number, counted from p_first.
+CREATE OR REPLACE FUNCTION enqueue_tasks(p_tasks jsonb, p_first integer DEFAULT 1)
+RETURNS TABLE (ordinal integer, id uuid, created boolean)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v record;
+    v_queue text;
+BEGIN
+    SELECT e.ordinality AS n, k AS key INTO v
+      FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e, jsonb_object_keys(e.value) k
+     WHERE k NOT IN ('type', 'payload', 'queue', 'priority', 'run_at', 'delay', 'dedupe_key', 'after', 'on_failure',
+                     'tenant_id', 'max_attempts', 'timeout', 'correlation_id') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'task %: unknown key "%"', v.n + p_first - 1, v.key USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT e.ordinality AS n, e.value ->> 'queue' AS queue INTO v
+      FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
+     WHERE NOT EXISTS (SELECT FROM queues q WHERE q.name = coalesce(e.value ->> 'queue', 'default')) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'task %: queue "%" does not exist', v.n + p_first - 1, v.queue
+            USING ERRCODE = 'foreign_key_violation',
+                  HINT = 'Existing queues: ' || (SELECT string_agg(q.name, ', ' ORDER BY q.name) FROM queues q)
+                         || '. Create it in the console, or name it in QUEUE_NAMES and migrate.';
+    END IF;
+
+    RETURN QUERY
+    WITH plain AS MATERIALIZED (
+        SELECT e.ordinality::integer AS n, new_task_id() AS id, e.value AS v
+          FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
+         WHERE NOT e.value ?| ARRAY['dedupe_key', 'after']
+    ), inserted AS (
+        INSERT INTO tasks (id, queue, type, payload, priority, run_at, tenant_id, max_attempts, timeout, correlation_id)
+        SELECT p.id, q.name, p.v ->> 'type', coalesce(p.v -> 'payload', '{}'),
+               coalesce((p.v ->> 'priority')::integer, 0),
+               coalesce((p.v ->> 'run_at')::timestamptz,
+                        clock_timestamp() + coalesce(make_interval(secs => (p.v ->> 'delay')::double precision), '0')),
+               p.v ->> 'tenant_id', coalesce((p.v ->> 'max_attempts')::integer, q.default_max_attempts),
+               make_interval(secs => (p.v ->> 'timeout')::double precision), p.v ->> 'correlation_id'
+          FROM plain p JOIN queues q ON q.name = coalesce(p.v ->> 'queue', 'default')
+         ORDER BY p.n
+    )
+    SELECT p.n, p.id, true FROM plain p ORDER BY p.n;
+    FOR v_queue IN SELECT DISTINCT coalesce(e ->> 'queue', 'default') FROM jsonb_array_elements(p_tasks) e LOOP
+        PERFORM wake_workers(v_queue);
+    END LOOP;
+
+    FOR v IN SELECT e.ordinality::integer AS n, e.value AS v FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
+              WHERE e.value ?| ARRAY['dedupe_key', 'after'] ORDER BY e.ordinality LOOP
+        RETURN QUERY
+        SELECT v.n, t.id, t.created FROM enqueue_task(
+            v.v ->> 'type', v.v -> 'payload', coalesce(v.v ->> 'queue', 'default'), (v.v ->> 'priority')::integer,
+            coalesce((v.v ->> 'run_at')::timestamptz,
+                     clock_timestamp() + make_interval(secs => (v.v ->> 'delay')::double precision)), v.v ->> 'dedupe_key',
+            ARRAY(SELECT a::uuid FROM jsonb_array_elements_text(v.v -> 'after') a),
+            coalesce(v.v ->> 'on_failure', 'cancel'), v.v ->> 'tenant_id', (v.v ->> 'max_attempts')::integer,
+            make_interval(secs => (v.v ->> 'timeout')::double precision), v.v ->> 'correlation_id') t;
+    END LOOP;
+END
+$$;

@@ -1,0 +1,14 @@
+-- Why a processing task counts as stuck, or null: its worker is gone, or it has outlived its timeout.
+-- A worker that heartbeats ends its own tasks at their timeout, so it is given p_grace more.
+CREATE OR REPLACE FUNCTION stuck_reason(
+    p_worker_status text, p_heartbeat_at timestamptz, p_started_at timestamptz, p_timeout interval,
+    p_grace interval DEFAULT '30 seconds'
+) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+SELECT CASE
+    WHEN p_worker_status IS NULL THEN 'its worker is unknown'
+    WHEN p_worker_status = 'gone' THEN 'its worker is gone'
+    WHEN clock_timestamp() > p_started_at + p_timeout
+         + CASE WHEN p_heartbeat_at IS NULL THEN interval '0' ELSE p_grace END THEN 'its timeout has passed'
+END
+$$;

@@ -1,0 +1,110 @@
+"""Fixtures: real rows by a factory, real connections in threads, real worker processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.db import connection, connections
+from django.test import Client
+from django.utils import timezone
+
+from queues.models import Task, Worker
+
+
+@pytest.fixture
+def make_worker(db: None) -> Callable[..., Worker]:
+    def make(id: str = "w1", **fields: Any) -> Worker:
+        fields.setdefault("kind", "process")
+        if fields["kind"] == "process":
+            fields.setdefault("heartbeat_at", timezone.now())
+        return Worker.objects.create(id=id, **fields)
+
+    return make
+
+
+@pytest.fixture
+def make_task(db: None) -> Callable[..., Task]:
+    """A task in any state, with all that the state implies: a running one has a worker and lease."""
+
+    def make(status: str = "pending", **fields: Any) -> Task:
+        now = timezone.now()
+        implied: dict[str, Any] = {"type": "test", "status": status}
+        if status == "scheduled":
+            implied["run_at"] = now + timedelta(hours=1)
+        if status == "blocked":
+            implied["waits_on"] = 1
+        if status in ("processing", "completed", "failed"):
+            implied |= {"worker_id": "w1", "lease": 1, "attempts": 1, "started_at": now}
+            Worker.objects.get_or_create(
+                id=fields.get("worker_id", "w1"), defaults={"kind": "process", "heartbeat_at": now}
+            )
+        if status in Task.FINAL:
+            implied["completed_at"] = now
+        if status == "failed":
+            implied |= {"error": "ValueError: broken", "error_fingerprint": "f1"}
+        task = Task.objects.create(**implied | fields)
+        task.refresh_from_db()
+        return task
+
+    return make
+
+
+@pytest.fixture
+def at_once() -> Callable[..., list[Any]]:
+    """Run each callable in a thread and on a connection of its own, started by one barrier."""
+
+    def run(*calls: Callable[[], Any]) -> list[Any]:
+        barrier = threading.Barrier(len(calls))
+
+        def one(call: Callable[[], Any]) -> Any:
+            try:
+                connection.ensure_connection()
+                barrier.wait(timeout=60)
+                return call()
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return [future.result() for future in [pool.submit(one, call) for call in calls]]
+
+    return run
+
+
+@pytest.fixture
+def sql(db: None) -> Callable[..., list[tuple[Any, ...]]]:
+    """Run SQL as a foreign client would write it."""
+
+    def run(statement: str, *params: Any) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params or None)
+            return cursor.fetchall() if cursor.description else []
+
+    return run
+
+
+@pytest.fixture
+def user_in(db: None) -> Callable[[str], User]:
+    """A member of staff in one of the groups."""
+
+    def make(group: str) -> User:
+        user = User.objects.create_user(group, password="pw", is_staff=True)
+        user.groups.add(Group.objects.get(name=group))
+        return user
+
+    return make
+
+
+@pytest.fixture
+def client_of(user_in: Callable[[str], User]) -> Callable[[str], Client]:
+    def make(group: str) -> Client:
+        client = Client()
+        client.force_login(User.objects.filter(username=group).first() or user_in(group))
+        return client
+
+    return make

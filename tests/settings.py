@@ -1,0 +1,30 @@
+"""The project's settings over a PostgreSQL of the tests' own.
+
+Importing it starts a throw-away embedded server, unless DATABASE_URL names one to use (its role
+needs CREATEDB); the server ends with the process.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from opsconsole import embedded_postgres
+
+_home = Path(tempfile.mkdtemp(prefix="opsconsole-tests-"))
+_home.chmod(0o755)
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+EMBEDDED = not os.environ.get("DATABASE_URL")
+if EMBEDDED:
+    os.environ["DATABASE_URL"] = embedded_postgres.start(_home, throwaway=True).url
+    atexit.register(embedded_postgres.stop, _home)
+os.environ["OPSCONSOLE_HOME"] = str(_home)
+os.environ["SECRET_KEY"] = "only-for-tests"
+os.environ["RAZORPAY_WEBHOOK_SECRETS"] = "current-secret,previous-secret"
+os.environ["HTTP_REQUEST_ALLOWED_HOSTS"] = "127.0.0.1"
+
+from opsconsole.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"

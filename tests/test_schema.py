@@ -1,0 +1,164 @@
+"""The database refuses what must not be, whoever writes, and its functions are the ones we read."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+
+from queues.models import Queue, Task
+from tests.settings import EMBEDDED
+
+ROOT = Path(__file__).parent.parent
+SQL_FOLDERS = [ROOT / "queues" / "sql"]
+
+FUNCTIONS = """
+SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid)
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+"""
+TRIGGERS = "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"
+
+
+@pytest.mark.parametrize("catalogue", [FUNCTIONS, TRIGGERS], ids=["functions", "triggers"])
+def test_live_sql_and_migrations_agree(sql, catalogue):
+    migrated = dict(sql(catalogue))
+    texts = [file.read_text() for folder in SQL_FOLDERS for file in sorted(folder.glob("*.sql"))]
+    assert migrated
+    for text in texts:
+        sql(text)
+    assert dict(sql(catalogue)) == migrated
+
+
+def test_every_function_has_its_file_and_says_its_promise(sql):
+    names = {row[0].split("(")[0] for row in sql(FUNCTIONS)}
+    files = {file.stem: file.read_text() for folder in SQL_FOLDERS for file in folder.glob("*.sql")}
+    assert set(files) == names
+    assert [name for name, text in files.items() if not text.startswith("-- ")] == []
+
+
+def test_functions_are_not_for_the_public(sql):
+    open_to_all = sql(
+        """SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+           AND has_function_privilege('public', p.oid, 'EXECUTE')
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"""
+    )
+    assert {name for (name,) in open_to_all} <= {"new_task_id"}
+
+
+def test_definer_functions_pin_their_search_path(sql):
+    rows = sql("SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace")
+    assert rows
+    assert {tuple(config) for _, config in rows} == {("search_path=pg_catalog, public, pg_temp",)}
+
+
+def test_task_ids_are_time_ordered_uuids_of_version_7(sql):
+    ids = [row[0] for row in sql("SELECT new_task_id() FROM generate_series(1, 200), pg_sleep(0.00005)")]
+    assert len(set(ids)) == 200
+    assert {id.version for id in ids} == {7}
+    assert {id.variant for id in ids} == {"specified in RFC 4122"}
+    [(early,)] = sql("SELECT new_task_id()")
+    sql("SELECT pg_sleep(0.002)")
+    [(late,)] = sql("SELECT new_task_id()")
+    assert early < late
+    [(made_at, now)] = sql(
+        "SELECT to_timestamp(('x' || left(replace(new_task_id()::text, '-', ''), 12))::bit(48)::bigint / 1000.0),"
+        " clock_timestamp()"
+    )
+    assert abs((now - made_at).total_seconds()) < 1
+
+
+def test_a_bare_insert_by_a_foreign_client_is_a_whole_task(sql):
+    [(id,)] = sql("INSERT INTO tasks (type, payload) VALUES ('mail', '{}') RETURNING id")
+    task = Task.objects.get(pk=id)
+    assert (task.status, task.queue_id, task.attempts, task.max_attempts) == ("pending", "default", 0, 5)
+
+
+def test_a_bare_insert_with_a_future_run_at_is_scheduled(sql):
+    [(status,)] = sql(
+        "INSERT INTO tasks (type, run_at) VALUES ('mail', now() + interval '1 hour') RETURNING status"
+    )
+    assert status == "scheduled"
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "constraint"),
+    [
+        ("type, status", "'t', 'banana'", "tasks_status_known"),
+        ("type, status", "'t', 'processing'", "tasks_processing_has_worker_and_start"),
+        ("type, status", "'t', 'completed'", "tasks_completed_at_when_final"),
+        ("type, status", "'t', 'blocked'", "tasks_blocked_while_waiting_on"),
+        ("type, worker_id", "'t', 'w'", "tasks_waiting_has_no_worker"),
+        ("type", "''", "tasks_type_1_to_200_characters"),
+        ("type", "repeat('t', 201)", "tasks_type_1_to_200_characters"),
+        ("type, priority", "'t', 101", "tasks_priority_range"),
+        ("type, max_attempts", "'t', 0", "tasks_attempts_range"),
+        ("type, timeout", "'t', '0'", "tasks_timeout_positive"),
+        ("type, progress", "'t', 101", "tasks_progress_percent"),
+        ("type, payload", "'t', to_jsonb(repeat('x', 1100000))", "tasks_payload_at_most_1_mib"),
+        ("type, queue", "'t', 'nowhere'", "tasks_queue_exists"),
+    ],
+)
+def test_impossible_rows_are_refused(sql, columns, values, constraint):
+    with pytest.raises(IntegrityError, match=constraint):
+        sql(f"INSERT INTO tasks ({columns}) VALUES ({values})")
+
+
+LEGAL = {
+    "blocked": {"pending", "scheduled", "cancelled"},
+    "scheduled": {"pending", "cancelled", "completed", "failed"},
+    "pending": {"processing", "scheduled", "cancelled", "completed", "failed"},
+    "processing": {"completed", "failed", "cancelled", "pending", "scheduled"},
+    "failed": {"pending", "blocked"},
+    "cancelled": {"pending", "blocked"},
+    "completed": set(),
+}
+
+
+@pytest.mark.parametrize("before", Task.Status.values)
+def test_only_legal_transitions_pass(make_task, sql, before):
+    for after in Task.Status.values:
+        if after == before:
+            continue
+        task = make_task(before)
+        change = {
+            "status": after,
+            "waits_on": int(after == "blocked"),
+            "lease": task.lease + (after == "processing"),
+            "worker_id": "w1" if after == "processing" else None,
+            "started_at": task.created_at,
+            "completed_at": task.created_at if after in Task.FINAL else None,
+        }
+        try:
+            with transaction.atomic():
+                Task.objects.filter(pk=task.pk).update(**change)
+            passed = True
+        except IntegrityError as error:
+            assert "illegal transition" in str(error)
+            passed = False
+        assert passed == (after in LEGAL[before]), f"{before} -> {after}"
+
+
+def test_a_lease_never_shrinks_or_jumps(make_task):
+    task = make_task("processing")
+    for lease in (0, 2):
+        with pytest.raises(IntegrityError, match="illegal transition"), transaction.atomic():
+            Task.objects.filter(pk=task.pk).update(lease=lease)
+
+
+def test_default_queues_come_back_after_a_flush(transactional_db):
+    assert Queue.objects.filter(name="default").exists()
+
+
+def test_pythons_own_queue_module_is_not_hidden():
+    code = "import queue, queues; queue.Queue; assert 'queues' not in queue.__file__"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_embedded_server_is_the_one_we_ship(sql):
+    [(version,)] = sql("SHOW server_version")
+    assert int(re.match(r"\d+", version)[0]) >= 14
+    assert not EMBEDDED or version.startswith("18."), "the wheel's PostgreSQL was not used"
+    assert connection.pg_version >= 140000

@@ -46,7 +46,7 @@ class ClaimedTask:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed attempt: what is told to people and to the retry policy."""
+    """One failed attempt. Without `delay` it waits up to backoff * 2 ** attempts, at random."""
 
     id: UUID
     lease: int
@@ -55,6 +55,7 @@ class Failure:
     traceback: str = ""
     fingerprint: str = ""
     delay: timedelta | None = None
+    backoff: timedelta = timedelta(seconds=5)
     final: bool = False
 
 
@@ -115,6 +116,11 @@ def register_worker(
     )
 
 
+def unregister_worker(worker: str) -> list[UUID]:
+    """The last word of a worker that stops: what it still holds goes back, attempts uncharged."""
+    return [id for (id,) in query("SELECT * FROM unregister_worker(%s)", [worker])]
+
+
 def claim_tasks(worker: str, queues: Sequence[str] | None, limit: int) -> list[ClaimedTask]:
     """Claim up to `limit` due tasks, trying `queues` in order (None: all).
 
@@ -133,6 +139,19 @@ def claim_tasks(worker: str, queues: Sequence[str] | None, limit: int) -> list[C
             raise WorkerGone(worker) from error
         raise
     return [ClaimedTask(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+
+
+def rescue_lost(silence: timedelta) -> list[tuple[UUID, str, str]]:
+    """Take back tasks whose worker fell silent or whose timeout passed: (id, new status, reason)."""
+    return [(id, status, reason) for id, status, reason in query(
+        "SELECT * FROM rescue_lost(%s)", [silence]
+    )]
+
+
+def promote_due() -> int:
+    """Make scheduled tasks whose time has come pending; how many."""
+    [(count,)] = query("SELECT promote_due()", [])
+    return int(count)
 
 
 def worker_idle(worker: str) -> None:
@@ -172,13 +191,13 @@ def complete_tasks(successes: Sequence[Success]) -> dict[UUID, Outcome]:
 
 def fail_tasks(failures: Sequence[Failure]) -> dict[UUID, Failed]:
     """Record failed attempts: scheduled again after a backoff, or failed for good."""
-    ids, leases, errors, delays, finals = _columns(
-        [(f.id, f.lease, _error(f), f.delay, f.final) for f in failures], 5
+    ids, leases, errors, delays, finals, backoffs = _columns(
+        [(f.id, f.lease, _error(f), f.delay, f.final, f.backoff) for f in failures], 6
     )
     rows = query(
         "SELECT * FROM fail_tasks"
-        "(%s::uuid[], %s::bigint[], %s::jsonb[], %s::interval[], %s::boolean[])",
-        [ids, leases, errors, delays, finals],
+        "(%s::uuid[], %s::bigint[], %s::jsonb[], %s::interval[], %s::boolean[], %s::interval[])",
+        [ids, leases, errors, delays, finals, backoffs],
     )
     return {row[0]: Failed(*row[1:]) for row in rows}
 

@@ -7,7 +7,7 @@ DECLARE
     v_role text;
     v_verbs constant text[] := ARRAY[
         'enqueue_task', 'enqueue_tasks', 'create_task', 'register_worker', 'claim_tasks', 'claim_next_task',
-        'heartbeat', 'worker_idle', 'complete_task', 'complete_tasks', 'fail_task', 'fail_tasks',
+        'heartbeat', 'worker_idle', 'unregister_worker', 'complete_task', 'complete_tasks', 'fail_task', 'fail_tasks',
         'release_tasks', 'report_progress'];
     v_others constant text[] := ARRAY[
         'refuse_illegal_transition', 'hold_until_due', 'wake_workers', 'promote_due', 'seat_worker',

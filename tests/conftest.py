@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -15,6 +22,8 @@ from django.test import Client
 from django.utils import timezone
 
 from queues.models import Task, Worker
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -108,3 +117,72 @@ def client_of(user_in: Callable[[str], User]) -> Callable[[str], Client]:
         return client
 
     return make
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Wait until the condition holds and return what it gave; fail when it never does."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+def database_url() -> str:
+    """The URL of the database that the running test uses, for other processes."""
+    s = connection.settings_dict
+    return f"postgresql://{quote(s['USER'])}:{quote(s['PASSWORD'])}@{s['HOST']}:{s['PORT']}/{s['NAME']}"
+
+
+class WorkerProcess:
+    """A real `manage.py runworker`, its lines kept in a file."""
+
+    def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
+        self.log = log
+        with log.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "runworker", *arguments],
+                cwd=ROOT,
+                env=os.environ
+                | {
+                    "DATABASE_URL": database_url(),
+                    "DJANGO_SETTINGS_MODULE": "tests.settings",
+                    "QUEUE_HEARTBEAT_SECONDS": "0.5",
+                    "QUEUE_LOST_AFTER_SECONDS": "2",
+                    "QUEUE_MAINTENANCE_SECONDS": "0.3",
+                }
+                | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def lines(self) -> str:
+        return self.log.read_text()
+
+    def started(self) -> WorkerProcess:
+        eventually(lambda: "worker started polling" in self.lines or self.process.poll() is not None)
+        assert "worker started polling" in self.lines, self.lines
+        return self
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        return self.process.wait(timeout=30)
+
+    def wait(self, seconds: float = 60) -> int:
+        return self.process.wait(timeout=seconds)
+
+
+@pytest.fixture
+def run_worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start worker processes; those still running are killed at the end."""
+    made: list[WorkerProcess] = []
+
+    def run(*arguments: str, **environment: str) -> WorkerProcess:
+        made.append(WorkerProcess(tmp_path / f"worker-{len(made)}.log", *arguments, **environment))
+        return made[-1]
+
+    yield run
+    for worker in made:
+        worker.stop(signal.SIGKILL)

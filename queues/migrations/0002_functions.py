@@ -40,6 +40,7 @@ FUNCTIONS = [
     "fail_task",
     "release_tasks",
     "report_progress",
+    "unregister_worker",
     "mark_workers_gone",
     "rescue_lost",
     "retry_tasks",

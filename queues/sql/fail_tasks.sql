@@ -1,9 +1,10 @@
 -- Records failed attempts of tasks that the caller holds by (id, lease). p_errors: objects with class,
 -- message, traceback, fingerprint. A task with attempts left is scheduled again, after p_delays (null:
--- retry_delay); one whose p_final is true, or that has used max_attempts, fails for good and its
+-- retry_delay of p_backoffs); one whose p_final is true, or that has used max_attempts, fails for good and its
 -- dependants are settled. Gives for each: recorded, already or stale, the new status and run_at.
 CREATE OR REPLACE FUNCTION fail_tasks(
-    p_ids uuid[], p_leases bigint[], p_errors jsonb[], p_delays interval[] DEFAULT NULL, p_final boolean[] DEFAULT NULL
+    p_ids uuid[], p_leases bigint[], p_errors jsonb[], p_delays interval[] DEFAULT NULL, p_final boolean[] DEFAULT NULL,
+    p_backoffs interval[] DEFAULT NULL
 ) RETURNS TABLE (id uuid, outcome text, status text, run_at timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
@@ -17,15 +18,16 @@ BEGIN
            SET status = CASE WHEN f.final THEN 'failed' ELSE 'scheduled' END,
                completed_at = CASE WHEN f.final THEN clock_timestamp() END,
                run_at = CASE WHEN f.final THEN t.run_at
-                             ELSE clock_timestamp() + coalesce(f.delay, retry_delay(t.attempts)) END,
+                             ELSE clock_timestamp() + coalesce(f.delay, retry_delay(t.attempts, coalesce(f.backoff, '5 seconds'))) END,
                worker_id = CASE WHEN f.final THEN t.worker_id END,
                error = left(concat_ws(': ', f.error ->> 'class', f.error ->> 'message'), 4000),
                error_fingerprint = left(f.error ->> 'fingerprint', 200),
                errors = add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at, f.error)),
                updated_at = clock_timestamp()
-          FROM (SELECT r.id, r.lease, r.error, r.delay,
+          FROM (SELECT r.id, r.lease, r.error, r.delay, r.backoff,
                        coalesce(r.final, false) OR x.attempts >= x.max_attempts AS final
-                  FROM unnest(p_ids, p_leases, p_errors, p_delays, p_final) r(id, lease, error, delay, final)
+                  FROM unnest(p_ids, p_leases, p_errors, p_delays, p_final, p_backoffs)
+                       r(id, lease, error, delay, final, backoff)
                   JOIN tasks x ON x.id = r.id) f
          WHERE t.id = f.id AND t.lease = f.lease AND (t.status || '') = 'processing'
         RETURNING t.id, t.status)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from queues.models import Queue
+from queues.worker import Options, Worker
+
+
+class Command(BaseCommand):
+    help = "Run a worker: claim due tasks, run their handlers, record the outcomes."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--queues", help="names, comma separated, tried in this order; default: all")
+        parser.add_argument("--concurrency", type=int, default=4, help="handlers at once (default 4)")
+        parser.add_argument("--drain", action="store_true", help="exit when no task is due or held")
+        parser.add_argument("--name", default="", help="start of the worker's id; default: the host's")
+        parser.add_argument(
+            "--grace",
+            type=float,
+            default=20.0,
+            help="seconds that running handlers get after SIGTERM before they are given back (20)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        queues = [name.strip() for name in (options["queues"] or "").split(",") if name.strip()]
+        if not 1 <= options["concurrency"] <= 500:
+            raise CommandError("--concurrency is a number from 1 to 500.")
+        known = list(Queue.objects.values_list("name", flat=True))
+        if unknown := [name for name in queues if name not in known]:
+            raise CommandError(f"There is no queue {unknown[0]!r}. Queues: {', '.join(known)}.")
+        Worker(
+            Options(
+                queues=queues or None,
+                concurrency=options["concurrency"],
+                drain=options["drain"],
+                name=options["name"],
+                grace=options["grace"],
+            )
+        ).run()

@@ -1,0 +1,120 @@
+"""Claiming: keep the executors fed, and sleep until there is work when there is none."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+
+import psycopg
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, connections
+
+from queues import claims
+from queues.claims import WorkerGone
+from queues.worker.holdings import Holdings
+
+log = structlog.get_logger("queues.worker")
+CHANNEL = "queue_tasks"
+
+
+class Claimer:
+    """Claims for `worker_id()` until stopped; with drain, until nothing is due and nothing held."""
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        worker_id: Callable[[], str],
+        on_gone: Callable[[str], None],
+        queues: Sequence[str] | None,
+        *,
+        drain: bool,
+    ) -> None:
+        self.holdings = holdings
+        self.queues = queues
+        self.drain = drain
+        self.wake = threading.Event()
+        self.stopping = threading.Event()
+        self.draining = False
+        self._worker_id = worker_id
+        self._on_gone = on_gone
+        self._idle = False
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.wake.set()
+
+    def run(self) -> None:
+        pause = 0.1
+        try:
+            while not self.stopping.is_set():
+                try:
+                    self._step()
+                    pause = 0.1
+                except (DatabaseError, InterfaceError) as error:
+                    log.warning("cannot claim, trying again", error=str(error).strip(), pause=pause)
+                    connection.close()
+                    self._idle = False
+                    self.stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                    pause = min(pause * 2, 10.0)
+        finally:
+            connections.close_all()
+
+    def _step(self) -> None:
+        self.wake.clear()
+        room = 0 if self.draining else self.holdings.room()
+        if room <= 0:
+            self._sleep()
+            return
+        worker = self._worker_id()
+        try:
+            tasks = claims.claim_tasks(worker, self.queues, room)
+        except WorkerGone:
+            self._on_gone(worker)
+            return
+        if tasks:
+            self._idle = False
+            self.holdings.add(tasks)
+        elif self.drain:
+            # Only after everything is settled: a finished task may have released another.
+            if not self.holdings.all():
+                self.stopping.set()
+            else:
+                self.holdings.wait_empty(settings.QUEUE_POLL_SECONDS)
+        elif not self._idle:
+            # Asked for notifications only now: look once more before sleeping.
+            claims.worker_idle(worker)
+            self._idle = True
+        else:
+            self._sleep()
+
+    def _sleep(self) -> None:
+        self.wake.wait(settings.QUEUE_POLL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
+
+
+class Listener:
+    """Hears NOTIFY on a connection of its own and wakes the claimer."""
+
+    def __init__(self, claimer: Claimer) -> None:
+        self.claimer = claimer
+
+    def run(self) -> None:
+        stopping = self.claimer.stopping
+        while not stopping.is_set():
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                # Polling goes on meanwhile: without notifications tasks only start a little later.
+                log.warning("cannot listen, trying again", error=str(error).strip())
+                stopping.wait(2.0)
+        connections.close_all()
+
+    def _listen(self) -> None:
+        parameters = connection.get_connection_params()
+        with psycopg.connect(**parameters, autocommit=True) as own:
+            own.execute(f"LISTEN {CHANNEL}")
+            while not self.claimer.stopping.is_set():
+                for notify in own.notifies(timeout=0.5, stop_after=1):
+                    if self.claimer.queues is None or notify.payload in self.claimer.queues:
+                        self.claimer.wake.set()

@@ -1,0 +1,179 @@
+"""The worker process: starts its threads, waits for a signal, and ends without losing anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from django.db import DatabaseError, InterfaceError, connection, connections
+
+from queues import claims, registry, upkeep
+from queues.version import VERSION
+from queues.worker.claimer import Claimer, Listener
+from queues.worker.executor import Outcome, work
+from queues.worker.finisher import Finisher
+from queues.worker.holdings import Holding, Holdings
+from queues.worker.pulse import Maintenance, Pulse
+
+log = structlog.get_logger("queues.worker")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. queues None: all, by name. grace: seconds that running handlers get at the end."""
+
+    queues: Sequence[str] | None = None
+    concurrency: int = 4
+    drain: bool = False
+    name: str = ""
+    grace: float = 20.0
+
+
+class Worker:
+    """One worker process, from its registration to its last word."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.id = ""
+        self.holdings = Holdings(options.concurrency)
+        self.finisher = Finisher(self.holdings)
+        self.claimer = Claimer(
+            self.holdings, self.current_id, self.renew, options.queues, drain=options.drain
+        )
+        self.pulse = Pulse(self.holdings, self.claimer, self.current_id, self.renew)
+        self.maintenance = Maintenance(self.current_id)
+        self._renewing = threading.Lock()
+        self._signals = 0
+
+    def current_id(self) -> str:
+        return self.id
+
+    def run(self) -> None:
+        """Work until a signal or, with drain, until nothing is left. Raises nothing once started."""
+        upkeep.ensure_queues()
+        self.id = self._register()
+        log.info(
+            "worker started polling",
+            worker=self.id,
+            queues=",".join(self.options.queues or ["all"]),
+            concurrency=self.options.concurrency,
+            types=len(registry.known_types()),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._start()
+        while not self.claimer.stopping.wait(0.5):
+            pass
+        self._end()
+
+    def renew(self, gone: str) -> None:
+        """This worker was declared gone: drop what it held and go on under a new id."""
+        with self._renewing:
+            if self.id != gone:
+                return
+            held = self.holdings.all()
+            for holding in held:
+                holding.context.lost = True
+            dropped = self.holdings.take_buffered()
+            self.holdings.settled(holding.task.id for holding in dropped)
+            self.id = self._register()
+        log.warning("declared gone; started again", gone=gone, worker=self.id, dropped=len(held))
+
+    def _register(self) -> str:
+        name = self.options.name or platform.node()
+        id = f"{name}-{uuid4().hex[:12]}"
+        claims.register_worker(
+            id,
+            queues=self.options.queues,
+            concurrency=self.options.concurrency,
+            host=platform.node(),
+            pid=os.getpid(),
+            version=VERSION,
+            metadata={"types": registry.known_types(), "python": platform.python_version()},
+        )
+        return id
+
+    def _start(self) -> None:
+        self._executors = [
+            _thread(f"executor-{n}", work, self.holdings, self._report)
+            for n in range(self.options.concurrency)
+        ]
+        self._finisher = _thread("finisher", self.finisher.run)
+        self._others = [
+            _thread("claimer", self.claimer.run),
+            _thread("listener", Listener(self.claimer).run),
+            _thread("maintenance", self.maintenance.run),
+        ]
+        self._pulse = _thread("pulse", self.pulse.run)
+
+    def _report(self, outcome: Outcome, holding: Holding) -> None:
+        self.finisher.report(outcome, holding)
+        self.claimer.wake.set()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        self.claimer.stop()
+
+    def _end(self) -> None:
+        """Stop claiming, finish what runs within the grace, give the rest back."""
+        log.info("stopping", worker=self.id, held=len(self.holdings.all()))
+        self.claimer.stop()
+        self.maintenance.ended.set()
+        for holding in self.holdings.all():
+            holding.context.stopping = True
+        self._others[0].join(timeout=5)
+        buffered = self.holdings.take_buffered()
+        self.holdings.close()
+        self._give_back(buffered)
+        deadline = time.monotonic() + self.options.grace
+        while time.monotonic() < deadline and self._signals < 2:
+            if self.holdings.wait_empty(0.1):
+                break
+        self.finisher.close()
+        self._finisher.join(timeout=2)
+        self.finisher.abandon()
+        self.pulse.ended.set()
+        unfinished = self.holdings.all()
+        released = self._last_word()
+        log.info("stopped", worker=self.id, given_back=len(buffered) + len(released))
+        if unfinished:
+            # Handlers that outlived the grace still run in their threads; their tasks are others'
+            # now, so the process must not linger for them.
+            os._exit(0)
+        for thread in [*self._executors, *self._others, self._pulse]:
+            thread.join(timeout=2)
+        connections.close_all()
+
+    def _give_back(self, buffered: list[Holding]) -> None:
+        if buffered:
+            _try(claims.release_tasks, [(h.task.id, h.task.lease) for h in buffered])
+            self.holdings.settled(h.task.id for h in buffered)
+
+    def _last_word(self) -> list[UUID]:
+        return _try(claims.unregister_worker, self.id) or []
+
+
+def _thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _try(verb: Callable[..., T], *args: Any) -> T | None:
+    """At the very end a database that does not answer is no reason to hang: others will rescue."""
+    try:
+        return verb(*args)
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("could not tell the database at the end", error=str(error).strip())
+        connection.close()
+        return None

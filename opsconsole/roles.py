@@ -25,7 +25,8 @@ GROUPS = {
 
 def after_migrate(app_config: AppConfig, using: str, **kwargs: Any) -> None:
     """The post_migrate step: once, when the last app's permissions are there."""
-    if app_config is list(apps.get_app_configs())[-1] and using == DEFAULT_DB_ALIAS:
+    last = [app for app in apps.get_app_configs() if app.models_module][-1]
+    if app_config is last and using == DEFAULT_DB_ALIAS:
         ensure_groups()
 
 

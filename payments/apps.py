@@ -7,3 +7,8 @@ class PaymentsConfig(AppConfig):
     name = "payments"
     label = "payments"
     verbose_name = "Payments"
+
+    def ready(self) -> None:
+        from payments import console
+
+        console.connect()

@@ -48,6 +48,16 @@ class Transaction(models.Model):
             ),
             models.CheckConstraint(name="transactions_order_id_given", condition=~Q(order_id="")),
         ]
+        indexes = [
+            models.Index(
+                "created_at",
+                name="transactions_unfulfilled",
+                condition=Q(status="paid", fulfilled_at__isnull=True),
+            ),
+            models.Index(
+                "task_id", name="transactions_task", condition=Q(task_id__isnull=False)
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.order_id} ({self.status})"
@@ -96,6 +106,15 @@ class WebhookDelivery(models.Model):
         ]
         indexes = [
             models.Index("order_id", name="webhook_deliveries_order"),
+            models.Index(
+                "received_at", name="webhook_deliveries_rejected", condition=Q(verdict="rejected")
+            ),
+            models.Index(
+                "provider",
+                "event_id",
+                name="webhook_deliveries_duplicates",
+                condition=Q(verdict="duplicate"),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections, transaction
 
 from queues import registry
+from queues.exports import QUEUE_CAPS
 from queues.models import Queue
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,10 @@ def after_migrate(app_config: AppConfig, using: str, **kwargs: Any) -> None:
 def ensure_queues() -> None:
     """Create the queues that handlers and QUEUE_NAMES name; existing ones stay as they are."""
     names = {"default", *settings.QUEUE_NAMES, *registry.queue_names()}
-    Queue.objects.bulk_create([Queue(name=name) for name in sorted(names)], ignore_conflicts=True)
+    Queue.objects.bulk_create(
+        [Queue(name=name, max_concurrent=QUEUE_CAPS.get(name)) for name in sorted(names)],
+        ignore_conflicts=True,
+    )
 
 
 def ensure_database_roles() -> None:

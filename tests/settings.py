@@ -20,6 +20,7 @@ if EMBEDDED:
     os.environ["DATABASE_URL"] = embedded_postgres.start(_home, throwaway=True).url
     atexit.register(embedded_postgres.stop, _home)
 os.environ["OPSCONSOLE_HOME"] = str(_home)
+(_home / "static").mkdir()
 os.environ["SECRET_KEY"] = "only-for-tests"
 os.environ["RAZORPAY_WEBHOOK_SECRETS"] = "current-secret,previous-secret"
 os.environ["HTTP_REQUEST_ALLOWED_HOSTS"] = "127.0.0.1"

@@ -1,0 +1,1 @@
+"""`make demo`: database, web server and worker as one program, with something to look at."""

@@ -1,0 +1,113 @@
+"""The tasks that a payment starts: fulfil the order, then send its receipt."""
+
+from __future__ import annotations
+
+import smtplib
+from email.utils import parseaddr
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import EmailMessage, get_connection
+from django.core.validators import validate_email
+from django.db import transaction
+from django.db.models import QuerySet
+from django.template.loader import render_to_string
+
+from payments.ledger import FULFIL
+from payments.models import Transaction
+from payments.money import format_amount
+from queues.enqueue import enqueue
+from queues.models import DatabaseClock
+from queues.registry import handles
+from queues.retry import Fail
+
+if TYPE_CHECKING:
+    from queues.worker.context import TaskContext
+
+SEND_RECEIPT = "payments.send_receipt"
+SMTP_TIMEOUT_SECONDS = 20
+Status = Transaction.Status
+
+
+@handles(FULFIL, max_attempts=10, timeout=60)
+def fulfil(ctx: TaskContext) -> dict[str, Any]:
+    """Mark a paid order as fulfilled and enqueue its receipt, once, however often it runs.
+
+    The mark, the receipt's task and this task's completion commit as one. Fails for good when the
+    order is not there or is not paid (it was refunded since).
+    """
+    with transaction.atomic():
+        row = _row(ctx, Transaction.objects.select_for_update(no_key=True))
+        if row.fulfilled_at is not None:
+            result = {"fulfilled": False, "reason": "The order was fulfilled before."}
+        elif row.status != Status.PAID:
+            raise Fail(f"Order {row.order_id} is {row.status}, not paid: nothing to fulfil.")
+        else:
+            Transaction.objects.filter(id=row.id).update(
+                fulfilled_at=DatabaseClock(), updated_at=DatabaseClock()
+            )
+            receipt = enqueue(
+                SEND_RECEIPT,
+                {"transaction_id": str(row.id)},
+                dedupe_key=f"{row.provider}:{row.order_id}",
+                correlation_id=ctx.correlation_id,
+                tenant_id=ctx.tenant_id,
+            )
+            result = {"fulfilled": True, "receipt_task_id": str(receipt.id)}
+        ctx.complete(result)
+    return result
+
+
+@handles(SEND_RECEIPT, max_attempts=8, timeout=60, backoff=30)
+def send_receipt(ctx: TaskContext) -> dict[str, Any]:
+    """Mail the receipt of a paid order. An order without an address gets none: no failure.
+
+    The mail can go out twice when a worker dies between sending and reporting; both then carry the
+    same Message-ID, made of the task's id. Fails for good when the address can never be reached.
+    """
+    row = _row(ctx, Transaction.objects.all())
+    if row.status not in (Status.PAID, Status.REFUNDED):
+        raise Fail(f"Order {row.order_id} is {row.status}: there is no payment to receipt.")
+    if not row.email:
+        return {"sent": False, "reason": "The transaction has no e-mail address."}
+    try:
+        validate_email(row.email)
+    except ValidationError:
+        raise Fail(f"What order {row.order_id} has for an e-mail address is none.") from None
+    message = _receipt(row, row.email, ctx.id)
+    ctx.check()
+    try:
+        message.send()
+    except smtplib.SMTPRecipientsRefused as error:
+        if all(code >= 500 for code, _ in error.recipients.values()):
+            raise Fail(f"The mail server refuses the address of order {row.order_id}.") from None
+        raise
+    return {"sent": True, "message_id": message.extra_headers["Message-ID"]}
+
+
+def _row(ctx: TaskContext, rows: QuerySet[Transaction]) -> Transaction:
+    given = ctx.payload.get("transaction_id") if isinstance(ctx.payload, dict) else None
+    try:
+        return rows.get(id=UUID(str(given)))
+    except ValueError:
+        raise Fail(f"The payload's transaction_id is no transaction's id: {given!r}.") from None
+    except Transaction.DoesNotExist:
+        raise Fail(f"There is no transaction {given}.") from None
+
+
+def _receipt(row: Transaction, address: str, task_id: UUID) -> EmailMessage:
+    amount = format_amount(row.amount, row.currency)
+    # A header cannot hold a line break, and an order written by other hands may.
+    order_id = " ".join(row.order_id.split())
+    domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
+    return EmailMessage(
+        subject=f"Receipt for order {order_id}: {amount}",
+        body=render_to_string(
+            "payments/receipt.txt", {"transaction": row, "order_id": order_id, "amount": amount}
+        ),
+        to=[address],
+        headers={"Message-ID": f"<{task_id}@{domain}>", "Auto-Submitted": "auto-generated"},
+        connection=get_connection(timeout=SMTP_TIMEOUT_SECONDS),
+    )

@@ -1,0 +1,85 @@
+"""Reading a provider's JSON without trusting it. What is not as it should be raises Rejected."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from payments.providers.base import Rejected
+
+MOST_MINOR_UNITS = 2**53  # What every JSON reader on the way can hold exactly.
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body's JSON object."""
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise Rejected("The body is not UTF-8 text.") from None
+    except RecursionError:
+        raise Rejected("The body is nested too deeply.") from None
+    except ValueError:
+        raise Rejected("The body is not JSON.") from None
+    if not isinstance(value, dict):
+        raise Rejected(f"The body is {_kind(value)}, not a JSON object.")
+    return value
+
+
+def member(parent: dict[str, Any], path: str) -> dict[str, Any]:
+    """The object at a dotted path."""
+    value: Any = parent
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise Rejected(f"{path} is {_kind(value)}, not an object.")
+    return value
+
+
+def text(parent: dict[str, Any], key: str, *, most: int = 100) -> str:
+    """A text of 1 to `most` printable characters, which leaves out NUL and half surrogates."""
+    value = parent.get(key)
+    if not isinstance(value, str) or not value:
+        raise Rejected(f"{key} is {_kind(value)}, not a text.")
+    if len(value) > most:
+        raise Rejected(f"{key} is {len(value)} characters long; the most is {most}.")
+    if not value.isprintable():
+        raise Rejected(f"{key} holds a character that cannot be printed.")
+    return value
+
+
+def optional_text(parent: dict[str, Any], key: str, *, most: int = 100) -> str | None:
+    """The same, or None where it is null, missing or empty."""
+    return None if parent.get(key) in (None, "") else text(parent, key, most=most)
+
+
+def amount(parent: dict[str, Any], key: str) -> int:
+    """A whole, non-negative number of minor units; 1.0, true and "1" are none."""
+    value = parent.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Rejected(f"{key} is {_kind(value)}, not a whole number of minor units.")
+    if value < 0:
+        raise Rejected(f"{key} is negative.")
+    if value > MOST_MINOR_UNITS:
+        raise Rejected(f"{key} is above 2**53.")
+    return value
+
+
+def currency(parent: dict[str, Any], key: str) -> str:
+    """Three capital letters."""
+    value = parent.get(key)
+    if not isinstance(value, str) or not _CURRENCY.fullmatch(value):
+        raise Rejected(f"{key} is not a currency code of three capital letters.")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "missing"
+    names = {bool: "a boolean", float: "a fraction", int: "a number", str: "a text", list: "a list"}
+    return "empty" if value == "" else names.get(type(value), "an object")

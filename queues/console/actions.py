@@ -1,0 +1,120 @@
+"""What a button does: check the permission, ask where it matters, act, and say what happened."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+
+from queues import operations
+from queues.console.access import staff_with
+from queues.console.formats import count
+from queues.models import Operation, Task
+from queues.operations import OperationError
+
+VERBS = {"retry": "retried", "requeue": "requeued", "cancel": "cancelled"}
+ASK_ABOVE = 20
+
+
+@require_POST
+@staff_with("queue.view_task")
+def act(request: HttpRequest) -> HttpResponse:
+    """Apply one verb to the selected tasks.
+
+    Cancelling, taking a task from a living worker and anything on more than ASK_ABOVE tasks is
+    shown for confirmation first, with the rows it will touch; the selection is frozen in the form.
+    """
+    verb = request.POST.get("verb", "")
+    if verb not in VERBS:
+        return HttpResponseBadRequest("There is no such action.", content_type="text/plain")
+    if not request.user.has_perm(f"queue.{verb}_task"):
+        raise PermissionDenied(f"queue.{verb}_task")
+    try:
+        ids, leases = _selection(request)
+    except ValueError:
+        return HttpResponseBadRequest("The selection holds something that is no task.", content_type="text/plain")
+    back = _way_back(request)
+    if not ids:
+        messages.warning(request, "No task was selected. Tick some rows, then press the button.")
+        return redirect(back)
+    if len(ids) > operations.MAX_TASKS:
+        messages.error(request, f"{len(ids):,} tasks were selected; one act takes {operations.MAX_TASKS:,}.")
+        return redirect(back)
+    force = bool(request.POST.get("force"))
+    if request.POST.get("confirmed") or not (verb == "cancel" or force or len(ids) > ASK_ABOVE):
+        return _carry_out(request, verb, ids, leases, force, back)
+    return _ask(request, verb, ids, leases, force, back)
+
+
+def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
+    """Ids, and the leases that the person saw where the form says them ("id:lease")."""
+    ids, leases = [], []
+    for value in dict.fromkeys(request.POST.getlist("task")):
+        id, _, lease = value.partition(":")
+        ids.append(UUID(id))
+        leases.append(int(lease) if lease else None)
+    seen = [lease for lease in leases if lease is not None]
+    return ids, seen if len(seen) == len(ids) and seen else None
+
+
+def _way_back(request: HttpRequest) -> str:
+    back = request.POST.get("back", "")
+    if url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
+        return back
+    return reverse("queue:tasks")
+
+
+def _ask(
+    request: HttpRequest, verb: str, ids: list[UUID], leases: list[int] | None, force: bool, back: str
+) -> HttpResponse:
+    rows = Task.objects.defer("payload", "result", "errors").in_bulk(ids)
+    chosen = [f"{id}:{lease}" for id, lease in zip(ids, leases, strict=True)] if leases else ids
+    context = {
+        "verb": verb,
+        "force": force,
+        "tasks": [rows[id] for id in ids if id in rows],
+        "missing": len(ids) - len(rows),
+        "selection": chosen,
+        "back": back,
+        "running": sum(row.status == "processing" for row in rows.values()),
+        "title": f"{verb.capitalize()} {count(len(ids), 'task')}?",
+        "button": f"{verb.capitalize()} {count(len(ids), 'task')}",
+    }
+    return render(request, "queue/confirm.html", context)
+
+
+def _carry_out(
+    request: HttpRequest, verb: str, ids: list[UUID], leases: list[int] | None, force: bool, back: str
+) -> HttpResponse:
+    assert isinstance(request.user, User)
+    who = {"actor": request.user.get_username(), "reason": request.POST.get("reason", "")}
+    try:
+        if verb == "retry":
+            made = operations.retry(ids, dependants=bool(request.POST.get("dependants")), **who)
+        elif verb == "requeue":
+            made = operations.requeue(ids, leases=leases, force=force, **who)
+        else:
+            made = operations.cancel(ids, **who)
+    except OperationError as error:
+        messages.error(request, str(error))
+        return redirect(back)
+    _say(request, verb, made)
+    return redirect(back)
+
+
+def _say(request: HttpRequest, verb: str, made: Operation) -> None:
+    link = reverse("queue:operation", args=[made.pk])
+    text = f"{count(made.done, 'task')} {VERBS[verb]}"
+    if made.skipped:
+        [*notes] = made.items.filter(outcome="skipped").values_list("note", flat=True)[:1]
+        text += f", {made.skipped:,} left alone" + (f" ({notes[0]})" if notes else "")
+    level = messages.SUCCESS if made.done else messages.WARNING
+    messages.add_message(request, level, format_html('{}. <a href="{}">What was done</a>', text, link))

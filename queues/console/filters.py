@@ -1,0 +1,172 @@
+"""The task list's filters, its order and its keyset pages.
+
+Pages are cut by the last row seen, never by OFFSET, so page 10,000 costs what page 1 does. Each
+status has the order that people look for in it, and an index that gives it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Q, QuerySet
+from django.http import QueryDict
+
+from queues.models import Task
+
+PAGE_SIZE = 50
+COUNT_CAP = 10_000
+
+# Ascending or descending over the fields, by status; "" is every status.
+ORDERS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "": (("id",), True),
+    "blocked": (("id",), True),
+    "pending": (("id",), True),
+    "scheduled": (("run_at", "id"), False),
+    "processing": (("started_at", "id"), False),
+    "completed": (("completed_at", "id"), True),
+    "failed": (("completed_at", "id"), True),
+    "cancelled": (("completed_at", "id"), True),
+}
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """What the URL asks for. Unknown values are kept out and named in `problems`."""
+
+    status: str = ""
+    queue: str = ""
+    type: str = ""
+    worker: str = ""
+    id: UUID | None = None
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_query(cls, query: QueryDict) -> TaskFilter:
+        problems = []
+        status = query.get("status", "")
+        if status and status not in Task.Status.values:
+            problems.append(f"There is no status {status!r}; all are shown.")
+            status = ""
+        id: UUID | None = None
+        if text := query.get("id", "").strip():
+            try:
+                id = UUID(text)
+            except ValueError:
+                problems.append(f"{text!r} is no task id; give it whole.")
+        names = {name: query.get(name, "").replace("\x00", "") for name in ("queue", "type", "worker")}
+        return cls(status=status, id=id, problems=tuple(problems), **names)
+
+    def rows(self) -> QuerySet[Task]:
+        rows = Task.objects.defer("payload", "result", "errors")
+        for field, value in {
+            "status": self.status,
+            "queue_id": self.queue,
+            "type": self.type,
+            "worker_id": self.worker,
+            "id": self.id,
+        }.items():
+            if value:
+                rows = rows.filter(**{field: value})
+        return rows
+
+    def url(self, **changes: Any) -> str:
+        """The query string of this filter with some fields changed: "?status=failed"."""
+        fields = {name: getattr(self, name) for name in ("status", "queue", "type", "worker", "id")}
+        return "?" + urlencode({k: v for k, v in (fields | changes).items() if v})
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.status or self.queue or self.type or self.worker or self.id)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of rows, and the cursors of its neighbours where there are any."""
+
+    rows: Sequence[Task]
+    newer: str | None
+    older: str | None
+
+
+def page_of(chosen: TaskFilter, cursor: str = "") -> Page:
+    """The page after (or, for a cursor that begins with '-', before) the row of the cursor.
+
+    A cursor is a place in the order, not a row that must still exist. One that cannot be read gives
+    the first page.
+    """
+    fields, descending = ORDERS[chosen.status]
+    back, place = _read(cursor, fields)
+    rows = chosen.rows()
+    if place:
+        rows = rows.filter(_beyond(fields, place, descending != back))
+    ordered = rows.order_by(*(f"-{field}" if descending != back else field for field in fields))
+    found = list(ordered[: PAGE_SIZE + 1])
+    more = len(found) > PAGE_SIZE
+    found = found[:PAGE_SIZE]
+    if back and not more:
+        # The way back has reached the top: show the first page whole, with what came since.
+        return page_of(chosen)
+    if back:
+        found.reverse()
+    if not found:
+        return Page([], None, None)
+    has_newer = bool(place)
+    has_older = back or more
+    return Page(
+        found,
+        newer=_write("-", found[0], fields) if has_newer else None,
+        older=_write("", found[-1], fields) if has_older else None,
+    )
+
+
+def _beyond(fields: Sequence[str], place: Sequence[Any], descending: bool) -> Q:
+    """Rows that come after `place`; the first clause bounds the index scan, the rest are exact."""
+    than = "lt" if descending else "gt"
+    if len(fields) == 1:
+        return Q(**{f"{fields[0]}__{than}": place[0]})
+    first, second = fields
+    return Q(**{f"{first}__{than}e": place[0]}) & (
+        Q(**{f"{first}__{than}": place[0]}) | Q(**{f"{second}__{than}": place[1]})
+    )
+
+
+def _write(direction: str, task: Task, fields: Sequence[str]) -> str:
+    values = [getattr(task, field) for field in fields]
+    text = json.dumps([v.isoformat() if isinstance(v, datetime) else str(v) for v in values])
+    return direction + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read(cursor: str, fields: Sequence[str]) -> tuple[bool, list[Any] | None]:
+    back, text = cursor.startswith("-"), cursor.removeprefix("-")
+    try:
+        values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        place = [
+            UUID(value) if field == "id" else datetime.fromisoformat(value)
+            for field, value in zip(fields, values, strict=True)
+        ]
+    except (ValueError, TypeError, AttributeError, binascii.Error):
+        return False, None
+    return back, place
+
+
+def count_of(rows: QuerySet[Task]) -> tuple[int, bool]:
+    """How many rows, and whether that is all: counting ends at COUNT_CAP."""
+    count = rows.order_by().values("pk")[: COUNT_CAP + 1].count()
+    return min(count, COUNT_CAP), count <= COUNT_CAP
+
+
+def estimated_total() -> int:
+    """The planner's idea of how many tasks there are: free, and honest as an estimate."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'tasks'::regclass")
+        [count] = cursor.fetchone()
+    return int(count)

@@ -1,0 +1,169 @@
+"""The pages. Each looks at the database once and changes nothing."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.core.files.storage import default_storage
+from django.db import connection
+from django.db.models import Count, Q
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.views.decorators.http import require_safe
+
+from queues import registry
+from queues.console import story, verdicts
+from queues.console.access import page, render_whole_or, staff_with
+from queues.console.filters import TaskFilter, count_of, estimated_total, page_of
+from queues.console.snapshot import snapshot
+from queues.models import Operation, Queue, Task, Worker
+
+ITEMS_SHOWN = 1000
+
+
+@require_safe
+@page("queue.view_task")
+def overview(request: HttpRequest) -> HttpResponse:
+    """The verdict, then a row a queue."""
+    taken = snapshot()
+    context = {"snapshot": taken, "problems": verdicts.problems(taken)}
+    return render_whole_or(request, "overview", context)
+
+
+@require_safe
+@page("queue.view_task")
+def tasks(request: HttpRequest) -> HttpResponse:
+    """The task list: filters in the URL, keyset pages."""
+    chosen = TaskFilter.from_query(request.GET)
+    found = page_of(chosen, request.GET.get("cursor", ""))
+    if chosen.is_empty:
+        total, exact = estimated_total(), False
+        if total <= 10_000:
+            total, exact = count_of(chosen.rows())
+    else:
+        total, exact = count_of(chosen.rows())
+    queues = Queue.objects.values_list("name", flat=True)
+    context = {
+        "filter": chosen,
+        "page": found,
+        "total": total,
+        "exact": exact,
+        "statuses": [("", "all"), *((s, s) for s in Task.Status.values)],
+        "queues": queues,
+        "types": registry.known_types(),
+        "verbs": _verbs(request, chosen.status),
+    }
+    return render_whole_or(request, "tasks", context)
+
+
+@require_safe
+@page("queue.view_task")
+def task(request: HttpRequest, task_id: UUID) -> HttpResponse:
+    """All that is known of one task."""
+    shown = get_object_or_404(Task.objects.select_related("queue"), pk=task_id)
+    context = story.of(shown) | {
+        "verbs": [verb for verb in _verbs(request, shown.status) if shown.status in LEGAL[verb]],
+        "panels": [panel for make in story.panels if (panel := make(request, shown))],
+    }
+    return render_whole_or(request, "task", context)
+
+
+@require_safe
+@staff_with("queue.view_task")
+def output(request: HttpRequest, task_id: UUID) -> FileResponse:
+    """The file that a task made."""
+    shown = get_object_or_404(Task, pk=task_id)
+    name = shown.output_location
+    if not name or not default_storage.exists(name):
+        raise Http404("This task has no file, or it was deleted.")
+    return FileResponse(default_storage.open(name), as_attachment=True, filename=name.rsplit("/", 1)[-1])
+
+
+@require_safe
+@page("queue.view_task")
+def stuck(request: HttpRequest) -> HttpResponse:
+    """Tasks whose worker is gone or whose timeout has passed, with the evidence."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT t.id, t.type, t.queue, t.lease, t.attempts, t.max_attempts, t.started_at, t.worker_id,
+                      w.heartbeat_at, w.status AS worker_status, coalesce(t.timeout, q.default_timeout) AS timeout,
+                      stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) AS reason
+                 FROM tasks t JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
+                WHERE t.status = 'processing'
+                  AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) IS NOT NULL
+                ORDER BY t.started_at LIMIT 201"""
+        )
+        names = [column.name for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    context = {
+        "rows": rows[:200],
+        "more": len(rows) > 200,
+        "snapshot": snapshot(),
+        "may_rescue": request.user.has_perm("queue.requeue_task"),
+    }
+    return render_whole_or(request, "stuck", context)
+
+
+@require_safe
+@page("queue.view_worker")
+def workers(request: HttpRequest) -> HttpResponse:
+    """Who works, on what, and when it was last heard of."""
+    everyone = bool(request.GET.get("all"))
+    rows = Worker.objects.filter() if everyone else Worker.objects.filter(kind="process").exclude(status="gone")
+    listed = list(rows.order_by("status", "-started_at")[:200])
+    held = dict(
+        Task.objects.filter(status="processing", worker_id__in=[w.id for w in listed])
+        .values_list("worker_id")
+        .annotate(n=Count("pk"))
+        .order_by()
+    )
+    hidden = Worker.objects.filter(Q(kind="ephemeral") | Q(status="gone")).count()
+    context = {
+        "workers": [(worker, held.get(worker.id, 0)) for worker in listed],
+        "everyone": everyone,
+        "hidden": hidden,
+    }
+    return render_whole_or(request, "workers", context)
+
+
+@require_safe
+@page("queue.view_operation")
+def operations(request: HttpRequest) -> HttpResponse:
+    """What people did, newest first."""
+    listed = Operation.objects.all()
+    if before := request.GET.get("before"):
+        try:
+            listed = listed.filter(id__lt=UUID(before))
+        except ValueError as error:
+            raise Http404("That is no operation's id.") from error
+    rows = list(listed[:51])
+    context = {"operations": rows[:50], "older": rows[49].id if len(rows) > 50 else None}
+    return render_whole_or(request, "operations", context)
+
+
+@require_safe
+@page("queue.view_operation")
+def operation(request: HttpRequest, operation_id: UUID) -> HttpResponse:
+    """One act: who, why, and what became of each task."""
+    shown = get_object_or_404(Operation, pk=operation_id)
+    items = list(shown.items.all()[:ITEMS_SHOWN])
+    skipped = [item for item in items if item.outcome == "skipped"]
+    done = [item for item in items if item.outcome == "done"]
+    return render_whole_or(request, "operation", {"operation": shown, "done": done, "skipped": skipped})
+
+
+LEGAL = {
+    "retry": ("failed", "cancelled"),
+    "requeue": ("scheduled", "processing"),
+    "cancel": ("blocked", "scheduled", "pending", "processing"),
+}
+
+
+def _verbs(request: HttpRequest, status: str) -> list[str]:
+    """The verbs that this person may use on tasks of this status ("" is any)."""
+    return [
+        verb
+        for verb, statuses in LEGAL.items()
+        if request.user.has_perm(f"queue.{verb}_task") and (not status or status in statuses)
+    ]
+

@@ -50,4 +50,7 @@ def _workers() -> dict[str, Any]:
                       extract(epoch FROM clock_timestamp() - max(heartbeat_at))::float8 FROM workers"""
         )
         alive, silence = cursor.fetchone()
-    return {"alive": alive, "last_heartbeat_seconds_ago": None if silence is None else round(silence, 1)}
+    return {
+        "alive": alive,
+        "last_heartbeat_seconds_ago": None if silence is None else round(silence, 1),
+    }

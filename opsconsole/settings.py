@@ -23,7 +23,7 @@ DEBUG = env.bool("DEBUG", default=False)
 
 def _secret_key() -> str:
     """The key from SECRET_KEY, else the one that the demo made in the data folder."""
-    key = env.str("SECRET_KEY", default="")
+    key: str = env.str("SECRET_KEY", default="")
     kept = OPSCONSOLE_HOME / "secret_key"
     if not key and kept.is_file():
         key = kept.read_text().strip()
@@ -125,6 +125,8 @@ if env.bool("OPSCONSOLE_HTTPS", default=False):
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = int(timedelta(days=365).total_seconds())
+# Whether HSTS covers other names of the domain is for its owner to decide, not for one application.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
@@ -132,15 +134,16 @@ USE_I18N = True
 LANGUAGE_CODE = "en-us"
 FORMAT_MODULE_PATH = "opsconsole.formats"
 
+# A selection of tasks is a form with a field each.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
+
 STATIC_URL = "static/"
 STATIC_ROOT = OPSCONSOLE_HOME / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 MEDIA_ROOT = OPSCONSOLE_HOME / "files"
 
-EMAIL_BACKEND = env.str(
-    "EMAIL_BACKEND", default="django.core.mail.backends.filebased.EmailBackend"
-)
+EMAIL_BACKEND = env.str("EMAIL_BACKEND", default="django.core.mail.backends.filebased.EmailBackend")
 EMAIL_FILE_PATH = OPSCONSOLE_HOME / "mail"
 EMAIL_HOST = env.str("EMAIL_HOST", default="localhost")
 EMAIL_PORT = env.int("EMAIL_PORT", default=25)

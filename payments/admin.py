@@ -16,6 +16,7 @@ from payments.money import format_amount
 from queues.admin import ReadOnlyAdmin
 from queues.redaction import redact
 
+
 @admin.register(Transaction)
 class TransactionAdmin(ReadOnlyAdmin):
     list_display = ("order_id", "provider", "money", "status", "fulfilled_at", "created_at")

@@ -32,13 +32,15 @@ def paid_but_not_fulfilled(snapshot: Snapshot) -> Iterable[verdicts.Problem]:
                 f"{count(len(late), 'order')} paid but not fulfilled",
                 f"The oldest was paid {duration(oldest)} ago.",
                 "See the orders",
-                reverse("admin:payments_transaction_changelist") + "?status__exact=paid&fulfilled_at__isnull=True",
+                reverse("admin:payments_transaction_changelist")
+                + "?status__exact=paid&fulfilled_at__isnull=True",
+                "payments.view_transaction",
             )
 
 
 def _late() -> list[object]:
     rows = Transaction.objects.filter(status="paid", fulfilled_at__isnull=True)
-    return list(rows.order_by("created_at").values_list("created_at", flat=True)[: CAP + 1])
+    return list(rows.order_by("updated_at").values_list("updated_at", flat=True)[: CAP + 1])
 
 
 def transaction_panel(request: HttpRequest, task: Task) -> story.Panel | None:

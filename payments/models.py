@@ -50,13 +50,11 @@ class Transaction(models.Model):
         ]
         indexes = [
             models.Index(
-                "created_at",
+                "updated_at",
                 name="transactions_unfulfilled",
                 condition=Q(status="paid", fulfilled_at__isnull=True),
             ),
-            models.Index(
-                "task_id", name="transactions_task", condition=Q(task_id__isnull=False)
-            ),
+            models.Index("task_id", name="transactions_task", condition=Q(task_id__isnull=False)),
         ]
 
     def __str__(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.contrib import admin, messages
-from django.contrib.auth.models import User
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models import QuerySet
@@ -36,7 +37,7 @@ class CappedPaginator(AnyPaginator):
     """
 
     @property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         rows = self.object_list
         if not isinstance(rows, QuerySet):
             return len(rows)
@@ -74,7 +75,6 @@ def verb(name: str, description: str, act: Callable[..., Operation]) -> Callable
 
     @admin.action(description=description, permissions=[name])
     def run(self: TaskAdmin, request: HttpRequest, queryset: QuerySet[Task]) -> None:
-        assert isinstance(request.user, User)
         ids = list(queryset.order_by("pk").values_list("pk", flat=True)[: operations.MAX_TASKS + 1])
         try:
             made = act(ids, actor=request.user.get_username(), reason="from the admin")
@@ -84,7 +84,9 @@ def verb(name: str, description: str, act: Callable[..., Operation]) -> Callable
         link = reverse("queue:operation", args=[made.pk])
         text = f"{name.capitalize()}: {count(made.done, 'task')} done, {made.skipped:,} left alone."
         level = messages.SUCCESS if made.done else messages.WARNING
-        self.message_user(request, format_html('{} <a href="{}">What was done</a>', text, link), level)
+        self.message_user(
+            request, format_html('{} <a href="{}">What was done</a>', text, link), level
+        )
 
     run.__name__ = f"{name}_selected"
     return run
@@ -94,7 +96,15 @@ def verb(name: str, description: str, act: Callable[..., Operation]) -> Callable
 class TaskAdmin(ReadOnlyAdmin):
     """Tasks change through their verbs alone, so no field is editable here."""
 
-    list_display = ("short", "type", "status", "queue_name", "attempts", "created_at", "console_link")
+    list_display = (
+        "short",
+        "type",
+        "status",
+        "queue_name",
+        "attempts",
+        "created_at",
+        "console_link",
+    )
     list_filter = ("status",)
     search_fields = ("id__exact", "correlation_id__exact")
     search_help_text = "A task's whole id or its correlation id. The console searches by more."
@@ -125,8 +135,8 @@ class TaskAdmin(ReadOnlyAdmin):
         if not term:
             return queryset, False
         try:
-            return queryset.filter(pk=term), False
-        except (ValueError, TypeError):
+            return queryset.filter(pk=UUID(term)), False
+        except ValueError:
             return queryset.filter(correlation_id=term), False
 
     @admin.display(description="Task", ordering="id")
@@ -148,9 +158,11 @@ class QueueAdmin(ModelAdmin):
 
     list_display = ("name", "paused", "max_concurrent", "default_timeout", "default_max_attempts")
     search_fields = ("name",)
-    formfield_overrides = {models.TextField: {"widget": admin.widgets.AdminTextInputWidget}}
+    formfield_overrides = {models.TextField: {"widget": AdminTextInputWidget}}
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Queue | None = None) -> Sequence[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Queue | None = None
+    ) -> tuple[str, ...]:
         return ("name",) if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:

@@ -91,7 +91,8 @@ def query(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(sql, params)
-                return cursor.fetchall()
+                rows: list[tuple[Any, ...]] = cursor.fetchall()
+                return rows
         except DatabaseError as error:
             conflict = isinstance(error.__cause__, DeadlockDetected | SerializationFailure)
             if not conflict or connection.in_atomic_block or not tries_left:
@@ -138,14 +139,18 @@ def claim_tasks(worker: str, queues: Sequence[str] | None, limit: int) -> list[C
         if isinstance(error.__cause__, ObjectNotInPrerequisiteState):
             raise WorkerGone(worker) from error
         raise
-    return [ClaimedTask(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+    return [
+        ClaimedTask(id, lease, queue, type, json.loads(payload), *rest)
+        for id, lease, queue, type, payload, *rest in rows
+    ]
 
 
 def rescue_lost(silence: timedelta) -> list[tuple[UUID, str, str]]:
     """Take back tasks whose worker fell silent or whose timeout passed: (id, new status, reason)."""
-    return [(id, status, reason) for id, status, reason in query(
-        "SELECT * FROM rescue_lost(%s)", [silence]
-    )]
+    return [
+        (id, status, reason)
+        for id, status, reason in query("SELECT * FROM rescue_lost(%s)", [silence])
+    ]
 
 
 def promote_due() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 def has_unstorable(text: str) -> bool:
     """Whether text holds a NUL character or half of a surrogate pair."""
-    return "\x00" in text or not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
+    return "\x00" in text or (not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text))
 
 
 def storable_text(text: str) -> str:

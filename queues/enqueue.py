@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -11,6 +12,7 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, connection, transaction
 
 from queues.clean import dumps
+from queues.models import MAX_JSON_BYTES
 from queues.new_task import EnqueueError, NewTask
 
 __all__ = ["EnqueueError", "Enqueued", "NewTask", "enqueue", "enqueue_many"]
@@ -99,14 +101,19 @@ def enqueue_many(tasks: Iterable[NewTask]) -> list[Enqueued]:
 
 
 def _insert(rows: list[str], first: int) -> list[Enqueued]:
+    """Insert rows that are numbered from `first`. Raises EnqueueError with the number of a bad one."""
+    if not rows:
+        return []
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT * FROM enqueue_tasks(%s::jsonb, %s)", [f"[{','.join(rows)}]", first]
-            )
+            cursor.execute("SELECT * FROM enqueue_tasks(%s::jsonb)", [f"[{','.join(rows)}]"])
             found = cursor.fetchall()
     except (IntegrityError, DataError) as error:
-        raise EnqueueError(_sentence(error)) from error
+        if len(rows) == 1:
+            raise EnqueueError(re.sub(r"^task 1: ", "", _sentence(error)), first) from error
+        # Nothing of these was written. Smaller steps find the one to blame.
+        half = len(rows) // 2
+        return _insert(rows[:half], first) + _insert(rows[half:], first + half)
     return [Enqueued(id, created) for _, id, created in sorted(found)]
 
 
@@ -114,7 +121,7 @@ def _json_row(number: int, task: NewTask) -> str:
     try:
         fields = task.checked()
     except EnqueueError as error:
-        raise EnqueueError(f"task {number}: {error}") from error
+        raise EnqueueError(error.reason, number) from error
     payload = fields.pop("payload")
     if isinstance(run_at := fields.get("run_at"), datetime):
         fields["run_at"] = run_at.isoformat()
@@ -138,5 +145,10 @@ def _placeholder(name: str, fields: dict[str, Any]) -> str:
 def _sentence(error: Exception) -> str:
     """The database's message and hint as one text for people."""
     diag = getattr(error.__cause__, "diag", None)
-    parts = [getattr(diag, "message_primary", None) or str(error), getattr(diag, "message_hint", None)]
+    if getattr(diag, "constraint_name", None) == "tasks_payload_at_most_1_mib":
+        return f"the payload is larger than {MAX_JSON_BYTES:,} bytes as PostgreSQL stores it."
+    parts = [
+        getattr(diag, "message_primary", None) or str(error),
+        getattr(diag, "message_hint", None),
+    ]
     return ". ".join(part.rstrip(".") for part in parts if part) + "."

@@ -7,7 +7,7 @@ rules: CHECK constraints forbid impossible rows and a trigger refuses illegal tr
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -16,6 +16,7 @@ from django.db.models.functions import Coalesce, Length, Now
 from django.db.models.lookups import LessThanOrEqual
 
 MAX_JSON_BYTES = 1024 * 1024
+CALENDAR = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
 
 
 class DatabaseClock(Func):
@@ -47,7 +48,9 @@ class Queue(models.Model):
     name = models.TextField(primary_key=True)
     description = models.TextField(blank=True, db_default="")
     max_concurrent = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Tasks processing at once, over all workers. Empty: no cap."
+        null=True,
+        blank=True,
+        help_text="Tasks processing at once, over all workers. Empty: no cap.",
     )
     default_timeout = models.DurationField(
         db_default=timedelta(minutes=10), help_text="For tasks that bring no timeout of their own."
@@ -152,7 +155,7 @@ class Task(models.Model):
 
     id = models.UUIDField(primary_key=True, db_default=NewTaskId(), editable=False)
     # The constraint is made by the migration: Django's own would be deferred to COMMIT.
-    queue = models.ForeignKey(
+    queue: models.ForeignKey[Queue | str, Queue] = models.ForeignKey(
         Queue,
         models.PROTECT,
         db_column="queue",
@@ -234,11 +237,12 @@ class Task(models.Model):
             ),
             models.CheckConstraint(
                 name="tasks_blocked_while_waiting_on",
-                condition=Q(status="blocked", waits_on__gt=0) | (~Q(status="blocked") & Q(waits_on=0)),
+                condition=Q(status="blocked", waits_on__gt=0)
+                | (~Q(status="blocked") & Q(waits_on=0)),
             ),
             models.CheckConstraint(
                 name="tasks_type_1_to_200_characters",
-                condition=Q(type__regex=r"\S") & at_most_characters("type", 200),
+                condition=Q(type__regex=r"\S") & Q(at_most_characters("type", 200)),
             ),
             models.CheckConstraint(
                 name="tasks_priority_range", condition=Q(priority__range=(-100, 100))
@@ -246,6 +250,11 @@ class Task(models.Model):
             models.CheckConstraint(
                 name="tasks_attempts_range",
                 condition=Q(attempts__gte=0, max_attempts__range=(1, 100)),
+            ),
+            models.CheckConstraint(
+                # No infinity, which Python cannot read.
+                name="tasks_moments_in_calendar",
+                condition=Q(run_at__range=CALENDAR, created_at__range=CALENDAR),
             ),
             models.CheckConstraint(
                 name="tasks_timeout_positive", condition=Q(timeout__gt=timedelta(0))
@@ -262,10 +271,10 @@ class Task(models.Model):
             ),
             models.CheckConstraint(
                 name="tasks_keys_at_most_200_characters",
-                condition=at_most_characters("dedupe_key", 200)
-                & at_most_characters("correlation_id", 200)
-                & at_most_characters("tenant_id", 200)
-                & at_most_characters("worker_id", 200),
+                condition=Q(at_most_characters("dedupe_key", 200))
+                & Q(at_most_characters("correlation_id", 200))
+                & Q(at_most_characters("tenant_id", 200))
+                & Q(at_most_characters("worker_id", 200)),
             ),
             models.UniqueConstraint(
                 Coalesce("tenant_id", Value("")),
@@ -289,7 +298,9 @@ class Task(models.Model):
                 condition=Q(status="pending"),
             ),
             models.Index("run_at", "id", name="tasks_due", condition=Q(status="scheduled")),
-            models.Index("queue", "tenant_id", name="tasks_running", condition=Q(status="processing")),
+            models.Index(
+                "queue", "tenant_id", name="tasks_running", condition=Q(status="processing")
+            ),
             models.Index("worker_id", name="tasks_held", condition=Q(status="processing")),
             models.Index("id", name="tasks_pending", condition=Q(status="pending")),
             models.Index("id", name="tasks_blocked", condition=Q(status="blocked")),
@@ -301,7 +312,9 @@ class Task(models.Model):
                 condition=Q(status__in=["completed", "failed", "cancelled"]),
             ),
             models.Index(
-                "correlation_id", name="tasks_correlation", condition=Q(correlation_id__isnull=False)
+                "correlation_id",
+                name="tasks_correlation",
+                condition=Q(correlation_id__isnull=False),
             ),
         ]
 

@@ -13,11 +13,19 @@ from django.utils.dateparse import parse_datetime
 
 from queues import registry
 from queues.clean import dumps, has_unstorable
-from queues.models import MAX_JSON_BYTES
+from queues.models import CALENDAR, MAX_JSON_BYTES
 
 
 class EnqueueError(ValueError):
-    """The task was refused and nothing was written. The message says what to mend."""
+    """The task was refused and nothing was written. The message says what to mend.
+
+    `number`: which of many it was, from 1.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message if number is None else f"task {number}: {message}")
+        self.reason = message
+        self.number = number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +132,8 @@ def _moment(value: Any) -> datetime | timedelta | None:
             moment = None
     if not isinstance(moment, datetime):
         raise EnqueueError(f'run_at is a moment such as "2026-12-24T18:00:00Z", not {value!r}.')
+    if not CALENDAR[0].year < moment.year < CALENDAR[1].year:
+        raise EnqueueError(f"run_at lies in the year {moment.year}: give one from 1971 to 9998.")
     return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
 
 
@@ -141,7 +151,7 @@ def _payload(value: Any) -> str:
         text = dumps({} if value is None else value)
     except (TypeError, ValueError, RecursionError) as error:
         raise EnqueueError(f"the payload cannot be written as JSON: {error}.") from error
-    if has_unstorable(text) or "\\u0000" in text and _holds_nul(value):
+    if has_unstorable(text) or ("\\u0000" in text and _holds_nul(value)):
         raise EnqueueError(
             "the payload holds a NUL character or half a surrogate pair, which PostgreSQL cannot "
             "store: remove it."

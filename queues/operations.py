@@ -12,8 +12,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from queues.clean import storable_text
 from queues.claims import query
+from queues.clean import storable_text
 from queues.models import Operation, OperationItem
 
 MAX_TASKS = 1000

@@ -77,7 +77,7 @@ def load(file: IO[bytes], *, foreign: bool = False) -> Tally:
     problems: list[str] = []
     count = 0
     for line in _lines(file, foreign):
-        if problem := line.problem or _queue_problem(line.task, known):
+        if problem := line.problem or _problem(line.task, known):
             count += 1
             if count <= MOST_TOLD:
                 problems.append(f"line {line.number}: {problem}")
@@ -117,7 +117,8 @@ def _lines(file: IO[bytes], foreign: bool) -> Iterator[Line]:
             length += len(more)
             raw = more
         if too_long:
-            problem = f"it is {length:,} bytes long; the most is {LONGEST_LINE_BYTES:,}."
+            size = length - raw.endswith(b"\n")
+            problem = f"it is {size:,} bytes long; the most is {LONGEST_LINE_BYTES:,}."
             yield Line(number, length, problem=problem)
         elif raw.strip(b" \t\r\n\xef\xbb\xbf" if number == 1 else b" \t\r\n"):
             try:
@@ -148,20 +149,22 @@ def _task(raw: bytes, number: int, start: int, foreign: bool) -> NewTask:
     if not isinstance(fields, dict):
         raise EnqueueError(f"it must be an object of JSON, not {text.strip():.40}.")
     task = NewTask.from_dict(fields)
-    task.checked()
     if not foreign and (problem := type_problem(task.type)):
         raise EnqueueError(problem)
     return task
 
 
-def _queue_problem(task: NewTask | None, known: set[str]) -> str:
+def _problem(task: NewTask | None, queues: set[str]) -> str:
+    """Why a task would be refused, or "", as far as it can be told without its predecessors."""
     if task is None:
         return ""
-    handler = registry.find(task.type)
-    queue = task.queue or (handler.queue if handler else "default")
-    if queue in known:
+    try:
+        queue = task.checked()["queue"]
+    except EnqueueError as error:
+        return str(error)
+    if queue in queues:
         return ""
-    names = sorted(known)
+    names = sorted(queues)
     return f"there is no queue {queue!r}.{close_to(queue, names)} Queues: {', '.join(names)}."
 
 
@@ -179,17 +182,14 @@ def _batch(lines: Iterator[Line]) -> list[Line]:
 
 
 def _insert(batch: Sequence[Line]) -> list[Enqueued]:
-    """Enqueue a batch. What only the database can refuse is looked for line by line."""
+    """Enqueue a batch; what only the database can refuse is told by its line, too."""
     try:
         return enqueue_many(line.task for line in batch if line.task)
-    except EnqueueError:
-        for line in batch:
-            try:
-                enqueue_many([line.task] if line.task else [])
-            except EnqueueError as error:
-                text = str(error).removeprefix("task 1: ")
-                raise EnqueueError(f"Nothing was enqueued. line {line.number}: {text}") from error
-        raise
+    except EnqueueError as error:
+        if error.number is None:
+            raise
+        line = batch[error.number - 1].number
+        raise EnqueueError(f"Nothing was enqueued. line {line}: {error.reason}") from error
 
 
 def _sentences(problems: Sequence[str], count: int) -> str:

@@ -4,10 +4,16 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-for python in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+file=$1
+if [ -n "${PYTHON:-}" ]; then
+    set -- "$PYTHON"
+else
+    set -- python3.13 python3.12 python3.11 python3
+fi
+for python in "$@"; do
     # Run it rather than look for it: the name may be a shim with nothing behind it.
     if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        exec "$python" scripts/bootstrap.py "$@"
+        exec "$python" scripts/bootstrap.py "$file"
     fi
 done
 if [ -n "${PYTHON:-}" ]; then

@@ -161,7 +161,9 @@ class WorkerProcess:
         return self.log.read_text()
 
     def started(self) -> WorkerProcess:
-        eventually(lambda: "worker started polling" in self.lines or self.process.poll() is not None)
+        eventually(
+            lambda: "worker started polling" in self.lines or self.process.poll() is not None
+        )
         assert "worker started polling" in self.lines, self.lines
         return self
 

@@ -114,7 +114,11 @@ def test_complete_records_once_and_answers_a_repeat():
     assert claims.complete_tasks(done) == {task.id: "recorded"}
     assert claims.complete_tasks(done) == {task.id: "already"}
     stored = row(task)
-    assert (stored.status, stored.result, stored.output_location) == ("completed", {"n": 1}, "exports/a.zip")
+    assert (stored.status, stored.result, stored.output_location) == (
+        "completed",
+        {"n": 1},
+        "exports/a.zip",
+    )
     assert stored.completed_at is not None
 
 
@@ -129,7 +133,9 @@ def test_any_json_result_comes_back(result):
 def test_a_result_with_nul_is_recorded_cleaned():
     enqueue("t")
     [task] = claim()
-    assert claims.complete_tasks([Success(task.id, task.lease, {"a": "x\x00y\ud800"})]) == {task.id: "recorded"}
+    assert claims.complete_tasks([Success(task.id, task.lease, {"a": "x\x00y\ud800"})]) == {
+        task.id: "recorded"
+    }
     assert row(task).result == {"a": "x\ufffdy\ufffd"}
 
 
@@ -164,12 +170,19 @@ def test_a_given_delay_is_kept():
     enqueue("t")
     [task] = claim()
     claims.fail_tasks([Failure(task.id, task.lease, "E", "m", delay=timedelta(hours=3))])
-    assert timedelta(hours=2, minutes=59) < row(task).run_at - timezone.now() < timedelta(hours=3, minutes=1)
+    assert (
+        timedelta(hours=2, minutes=59)
+        < row(task).run_at - timezone.now()
+        < timedelta(hours=3, minutes=1)
+    )
 
 
 def test_backoff_is_exponential_jittered_and_capped(sql):
     for attempts, most in [(1, 10), (4, 80), (60, 3600)]:
-        delays = [r[0].total_seconds() for r in sql("SELECT retry_delay(%s) FROM generate_series(1, 200)", attempts)]
+        delays = [
+            r[0].total_seconds()
+            for r in sql("SELECT retry_delay(%s) FROM generate_series(1, 200)", attempts)
+        ]
         assert 0 <= min(delays) < most * 0.2
         assert most * 0.8 < max(delays) <= most
 
@@ -249,7 +262,12 @@ def test_a_finished_predecessor_releases_or_cancels_the_chain():
     cleanup = enqueue("t", after=[first.id], on_failure="run")
     [task] = claim()
     claims.fail_tasks([Failure(task.id, task.lease, "E", "m")])
-    assert [row(e.id).status for e in (first, second, third, cleanup)] == ["failed", "cancelled", "cancelled", "pending"]
+    assert [row(e.id).status for e in (first, second, third, cleanup)] == [
+        "failed",
+        "cancelled",
+        "cancelled",
+        "pending",
+    ]
     assert str(second.id) in row(third.id).error
 
 
@@ -277,7 +295,10 @@ def test_rescue_takes_back_what_a_silent_worker_held(make_worker):
     assert "its worker is gone" in Task.objects.get(payload__by="silent").error
 
 
-@pytest.mark.parametrize(("kind", "overdue", "rescued"), [("ephemeral", 1, True), ("process", 1, False), ("process", 31, True)])
+@pytest.mark.parametrize(
+    ("kind", "overdue", "rescued"),
+    [("ephemeral", 1, True), ("process", 1, False), ("process", 31, True)],
+)
 def test_rescue_by_timeout(make_worker, kind, overdue, rescued):
     make_worker("w", kind=kind)
     enqueue("t", timeout=10)

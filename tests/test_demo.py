@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -23,7 +24,7 @@ import httpx
 import psycopg
 import pytest
 
-from opsconsole import embedded_postgres
+from opsconsole import embedded_postgres, postgres_folders
 from tests import settings as tests_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -39,9 +40,11 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, and that the system gives to nobody who asks for any port."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def environ_of(home: Path, **more: str) -> dict[str, str]:
@@ -57,13 +60,11 @@ def processes_of(home: Path, word: str = "") -> dict[int, str]:
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            told = process.joinpath("environ").read_bytes()
-            command = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode()
+            told = (process / "environ").read_bytes().decode(errors="replace")
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            command = command.replace("\0", " ")
             place = os.readlink(process / "cwd")
-            if (
-                word in command
-                and str(home) in f"{told.decode(errors='replace')} {command} {place}"
-            ):
+            if word in command and str(home) in f"{told} {command} {place}":
                 found[int(process.name)] = command
     return found
 
@@ -89,8 +90,12 @@ class Demo:
     def output(self) -> str:
         return self.log.read_text()
 
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        until(lambda: condition() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.output
+
     def wait_until_ready(self) -> None:
-        until(lambda: "Ctrl-C stops it" in self.output or self.process.poll() is not None)
+        self.wait_for(lambda: "Ctrl-C stops it" in self.output)
         assert f"OpsConsole is ready: http://127.0.0.1:{self.port}/\n" in self.output, self.output
 
     def password(self) -> str | None:
@@ -125,7 +130,7 @@ def home() -> Iterator[Path]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         embedded_postgres.stop(path)
-        shutil.rmtree(embedded_postgres._outside(path), ignore_errors=True)
+        shutil.rmtree(postgres_folders.outside(path), ignore_errors=True)
 
 
 @pytest.fixture
@@ -229,7 +234,7 @@ def test_a_dead_worker_and_a_killed_demo_are_recovered_from(home: Path) -> None:
 @pytest.mark.parametrize("moment", ["is starting", "manage.py migrate", "demo_setup", "gunicorn"])
 def test_it_can_be_stopped_while_it_starts(home: Path, moment: str) -> None:
     demo = Demo(home)
-    until(lambda: moment in demo.output or processes_of(home, moment))
+    demo.wait_for(lambda: moment in demo.output or processes_of(home, moment))
     demo.stop(signal.SIGTERM)
     assert processes_of(home) == {}
 

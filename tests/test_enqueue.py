@@ -1,6 +1,6 @@
 """enqueue(): the one door. What is refused is refused whole, with a sentence."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -18,7 +18,12 @@ def test_one_line_makes_a_pending_task():
     task = Task.objects.get(pk=made.id)
     assert made.created
     assert (task.type, task.payload, task.status) == ("mail", {"to": "a@b.c"}, "pending")
-    assert (task.queue_id, task.priority, task.max_attempts, task.timeout) == ("default", 0, 5, None)
+    assert (task.queue_id, task.priority, task.max_attempts, task.timeout) == (
+        "default",
+        0,
+        5,
+        None,
+    )
 
 
 def test_every_option_reaches_its_column():
@@ -35,9 +40,18 @@ def test_every_option_reaches_its_column():
         correlation_id="c",
     )
     task = Task.objects.get(pk=made.id)
-    assert (task.queue_id, task.priority, task.status, task.tenant_id) == ("bulk", 7, "scheduled", "acme")
+    assert (task.queue_id, task.priority, task.status, task.tenant_id) == (
+        "bulk",
+        7,
+        "scheduled",
+        "acme",
+    )
     assert (task.max_attempts, task.timeout, task.correlation_id) == (9, timedelta(seconds=90), "c")
-    assert timedelta(minutes=4, seconds=59) < task.run_at - task.created_at <= timedelta(minutes=5, seconds=1)
+    assert (
+        timedelta(minutes=4, seconds=59)
+        < task.run_at - task.created_at
+        <= timedelta(minutes=5, seconds=1)
+    )
 
 
 def test_defaults_come_from_the_handler_and_give_way_to_the_caller():
@@ -66,7 +80,9 @@ def test_a_live_dedupe_key_gives_the_task_that_holds_it():
     assert enqueue_many([NewTask(type="mail", dedupe_key="k")]) == [(first.id, False)]
     assert enqueue("mail", dedupe_key="k", tenant_id="other").created
     assert enqueue("sms", dedupe_key="k").created
-    Task.objects.filter(pk=first.id).update(status="cancelled", completed_at=Task.objects.get(pk=first.id).created_at)
+    Task.objects.filter(pk=first.id).update(
+        status="cancelled", completed_at=Task.objects.get(pk=first.id).created_at
+    )
     assert enqueue("mail", dedupe_key="k").created
 
 
@@ -80,7 +96,9 @@ def test_a_dependant_waits_for_each_predecessor(make_task):
 
 
 def test_after_completed_predecessors_it_is_pending_at_once(make_task):
-    assert Task.objects.get(pk=enqueue("t", after=[make_task("completed").id]).id).status == "pending"
+    assert (
+        Task.objects.get(pk=enqueue("t", after=[make_task("completed").id]).id).status == "pending"
+    )
 
 
 def test_after_a_failed_predecessor_it_is_cancelled_visibly_or_runs(make_task):
@@ -88,7 +106,9 @@ def test_after_a_failed_predecessor_it_is_cancelled_visibly_or_runs(make_task):
     cancelled = Task.objects.get(pk=enqueue("t", after=[failed]).id)
     assert cancelled.status == "cancelled"
     assert str(failed) in cancelled.error
-    assert Task.objects.get(pk=enqueue("t", after=[failed], on_failure="run").id).status == "pending"
+    assert (
+        Task.objects.get(pk=enqueue("t", after=[failed], on_failure="run").id).status == "pending"
+    )
 
 
 DEEP: list = []
@@ -107,7 +127,10 @@ BAD = [
     ({"type": "t", "payload": {"a\x00": 1}}, "NUL"),
     ({"type": "t", "payload": "\ud800"}, "surrogate"),
     ({"type": "t", "payload": "x" * 10_000_000}, "10,000,002 bytes; the most is 1,048,576"),
-    ({"type": "t", "queue": "nowhere"}, 'queue "nowhere" does not exist.*Existing queues: .*default'),
+    (
+        {"type": "t", "queue": "nowhere"},
+        'queue "nowhere" does not exist.*Existing queues: .*default',
+    ),
     ({"type": "t", "queue": 5}, "queue must be a text"),
     ({"type": "t", "priority": 101}, "from -100 to 100"),
     ({"type": "t", "priority": True}, "from -100 to 100"),
@@ -116,6 +139,8 @@ BAD = [
     ({"type": "t", "timeout": float("inf")}, "a year"),
     ({"type": "t", "run_at": "tomorrow"}, "2026-12-24T18:00:00Z"),
     ({"type": "t", "run_at": 5}, "2026-12-24T18:00:00Z"),
+    ({"type": "t", "run_at": datetime(1, 1, 1)}, "in the year 1: give"),
+    ({"type": "t", "run_at": timedelta(days=3_000_000)}, "out of range|tasks_moments_in_calendar"),
     ({"type": "t", "dedupe_key": "k" * 201}, "201 characters"),
     ({"type": "t", "after": "abc"}, "list of task ids"),
     ({"type": "t", "after": ["abc"]}, "no task id"),
@@ -136,12 +161,25 @@ def test_bad_input_is_refused_with_a_sentence(fields, message):
 
 def test_enqueue_many_keeps_the_order_and_names_the_bad_one():
     made = enqueue_many(NewTask(type="t", payload={"n": n}) for n in range(5001))
-    assert [Task.objects.get(pk=made[n].id).payload["n"] for n in (0, 1999, 2000, 5000)] == [0, 1999, 2000, 5000]
+    assert [Task.objects.get(pk=made[n].id).payload["n"] for n in (0, 1999, 2000, 5000)] == [
+        0,
+        1999,
+        2000,
+        5000,
+    ]
     assert Task.objects.count() == 5001
     tasks = [NewTask(type="t", queue="nowhere" if n == 3000 else None) for n in range(1, 4001)]
     with pytest.raises(EnqueueError, match='task 3000: queue "nowhere"'):
         enqueue_many(tasks)
     assert Task.objects.count() == 5001
+
+
+def test_what_only_the_database_can_see_is_told_by_its_number():
+    stored_larger = [1] * 500_000
+    tasks = [NewTask(type="t", payload=stored_larger if n == 77 else None) for n in range(1, 101)]
+    with pytest.raises(EnqueueError, match="task 77: the payload is larger than 1,048,576 bytes"):
+        enqueue_many(tasks)
+    assert not Task.objects.exists()
 
 
 def test_large_payloads_in_bulk():

@@ -247,11 +247,12 @@ def test_a_large_file_is_quick_and_bounded(command, tmp_path):
     with file.open("w") as out:
         for n in range(100_000):
             out.write(json.dumps({"type": "echo", "payload": {"n": n, "text": "x" * 50}}) + "\n")
-    begin = time.monotonic()
+    begin = time.process_time()
     assert command("--from", str(file)).startswith("100,000 enqueued, first ")
-    seconds = time.monotonic() - begin
+    # Of this process alone: a busy machine does not fail the test. On a quiet one it takes 5 s.
+    seconds = time.process_time() - begin
     assert Task.objects.count() == 100_000
-    assert seconds < 20
+    assert seconds < 10
 
 
 def test_memory_does_not_grow_with_the_file(command, tmp_path):

@@ -133,9 +133,7 @@ def run(url, **more):
 
 
 def test_json_is_posted_with_a_key_and_a_name(server):
-    task = SimpleNamespace(
-        id=uuid4(), payload={"url": f"{server.url}/ok", "json": {"ü": 1}}, check=int
-    )
+    task = context(url=f"{server.url}/ok", json={"ü": 1})
     result = send(task)
     assert (result["status"], result["body"]) == (200, "fine \ufffd \ufffd ü")
     assert isinstance(result["ms"], int)

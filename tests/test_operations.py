@@ -25,12 +25,27 @@ def test_retry_touches_failed_and_cancelled_only(make_task, status):
     operation = operations.retry([task.id], actor="asha", reason="provider is back")
     task.refresh_from_db()
     if status in ("failed", "cancelled"):
-        assert (task.status, task.attempts, task.lost, task.error, task.completed_at) == ("pending", 0, 0, None, None)
+        assert (task.status, task.attempts, task.lost, task.error, task.completed_at) == (
+            "pending",
+            0,
+            0,
+            None,
+            None,
+        )
         assert outcome(operation, task) == ("done", status, "pending", "")
     else:
         assert task.status == status
-        assert outcome(operation, task) == ("skipped", status, status, f"it is {status}, not failed or cancelled")
-    assert (operation.actor, operation.reason, operation.requested) == ("asha", "provider is back", 1)
+        assert outcome(operation, task) == (
+            "skipped",
+            status,
+            status,
+            f"it is {status}, not failed or cancelled",
+        )
+    assert (operation.actor, operation.reason, operation.requested) == (
+        "asha",
+        "provider is back",
+        1,
+    )
 
 
 def test_retry_keeps_the_history_and_the_lease(make_task):
@@ -114,7 +129,10 @@ def test_cancel_touches_live_tasks_only(make_task, status):
 
 def test_cancel_settles_dependants(make_task):
     parent = make_task()
-    child, cleanup = enqueue("t", after=[parent.id]), enqueue("t", after=[parent.id], on_failure="run")
+    child, cleanup = (
+        enqueue("t", after=[parent.id]),
+        enqueue("t", after=[parent.id], on_failure="run"),
+    )
     operations.cancel([parent.id], actor="a")
     assert Task.objects.get(pk=child.id).status == "cancelled"
     assert Task.objects.get(pk=cleanup.id).status == "pending"

@@ -122,7 +122,9 @@ def test_overlapping_batches_of_every_verb_never_deadlock(at_once, sql):
     at_once(
         lambda: claims.complete_tasks([Success(t.id, t.lease) for t in held[::2]]),
         lambda: claims.complete_tasks([Success(t.id, t.lease) for t in reversed(held[::2])]),
-        lambda: claims.fail_tasks([Failure(t.id, t.lease, "E", "m", final=True) for t in held[1::2]]),
+        lambda: claims.fail_tasks(
+            [Failure(t.id, t.lease, "E", "m", final=True) for t in held[1::2]]
+        ),
         lambda: operations.cancel(mixed[:90], actor="a"),
         lambda: operations.cancel(mixed[60:][::-1], actor="a"),
         lambda: operations.retry(mixed[::-1], actor="a", dependants=True),

@@ -49,13 +49,18 @@ def test_functions_are_not_for_the_public(sql):
 
 
 def test_definer_functions_pin_their_search_path(sql):
-    rows = sql("SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace")
+    rows = sql(
+        "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+    )
     assert rows
     assert {tuple(config) for _, config in rows} == {("search_path=pg_catalog, public, pg_temp",)}
 
 
 def test_task_ids_are_time_ordered_uuids_of_version_7(sql):
-    ids = [row[0] for row in sql("SELECT new_task_id() FROM generate_series(1, 200), pg_sleep(0.00005)")]
+    ids = [
+        row[0]
+        for row in sql("SELECT new_task_id() FROM generate_series(1, 200), pg_sleep(0.00005)")
+    ]
     assert len(set(ids)) == 200
     assert {id.version for id in ids} == {7}
     assert {id.variant for id in ids} == {"specified in RFC 4122"}
@@ -73,7 +78,12 @@ def test_task_ids_are_time_ordered_uuids_of_version_7(sql):
 def test_a_bare_insert_by_a_foreign_client_is_a_whole_task(sql):
     [(id,)] = sql("INSERT INTO tasks (type, payload) VALUES ('mail', '{}') RETURNING id")
     task = Task.objects.get(pk=id)
-    assert (task.status, task.queue_id, task.attempts, task.max_attempts) == ("pending", "default", 0, 5)
+    assert (task.status, task.queue_id, task.attempts, task.max_attempts) == (
+        "pending",
+        "default",
+        0,
+        5,
+    )
 
 
 def test_a_bare_insert_with_a_future_run_at_is_scheduled(sql):

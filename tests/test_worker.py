@@ -30,7 +30,9 @@ def test_drain_runs_what_is_due_and_exits(run_worker):
     later = enqueue("echo", run_at=timedelta(hours=1))
     worker = run_worker("--drain")
     assert worker.wait() == 0, worker.lines
-    assert set(Task.objects.exclude(pk=later.id).values_list("status", "attempts", "lease")) == {("completed", 1, 1)}
+    assert set(Task.objects.exclude(pk=later.id).values_list("status", "attempts", "lease")) == {
+        ("completed", 1, 1)
+    }
     assert row(made[7]).result == {"n": 7}
     assert row(later).status == "scheduled"
     assert Worker.objects.get().status == "gone"
@@ -67,12 +69,18 @@ def test_each_way_to_end_an_attempt(run_worker, tmp_path):
         "retry_soon": "completed",
         "snooze_once": "completed",
         "after_all": "completed",
-    } | dict.fromkeys(("fail", "fail_for_good", "exit", "nul_error", "overrun", "nan", "object", "large"), "failed")
+    } | dict.fromkeys(
+        ("fail", "fail_for_good", "exit", "nul_error", "overrun", "nan", "object", "large"),
+        "failed",
+    )
     assert (rows["fail"].attempts, len(rows["fail"].errors)) == (2, 2)
     assert "in fail" in rows["fail"].errors[0]["traceback"]
     assert "executor.py" not in rows["fail"].errors[0]["traceback"]
     assert rows["fail"].error_fingerprint == "ValueError: broken at * * @ handlers.py:fail"
-    assert (rows["fail_for_good"].attempts, rows["fail_for_good"].error) == (1, "Fail: can never work")
+    assert (rows["fail_for_good"].attempts, rows["fail_for_good"].error) == (
+        1,
+        "Fail: can never work",
+    )
     assert rows["retry_soon"].result == 3
     assert (rows["snooze_once"].attempts, rows["snooze_once"].result) == (1, 1)
     assert rows["nul_error"].error == "ValueError: a\ufffdb\ufffd"
@@ -111,7 +119,10 @@ def test_a_worker_serves_only_its_queues(run_worker):
 def test_bad_options_are_one_sentence(run_worker):
     worker = run_worker("--queues", "nowhere")
     assert worker.wait() == 1
-    assert worker.lines.splitlines()[-1] == "CommandError: There is no queue 'nowhere'. Queues: default."
+    assert (
+        worker.lines.splitlines()[-1]
+        == "CommandError: There is no queue 'nowhere'. Queues: default, proof."
+    )
 
 
 def test_sigterm_lets_the_running_task_finish_and_gives_the_rest_back(run_worker, tmp_path):
@@ -129,7 +140,9 @@ def test_sigterm_lets_the_running_task_finish_and_gives_the_rest_back(run_worker
 
 
 @pytest.mark.parametrize("second_signal", [False, True], ids=["grace-over", "second-signal"])
-def test_what_does_not_finish_in_the_grace_is_given_back_uncharged(run_worker, tmp_path, second_signal):
+def test_what_does_not_finish_in_the_grace_is_given_back_uncharged(
+    run_worker, tmp_path, second_signal
+):
     started = tmp_path / "started"
     made = enqueue("wait", {"started": str(started), "go": str(tmp_path / "never")})
     worker = run_worker("--grace", "60" if second_signal else "0.3")
@@ -232,7 +245,9 @@ def test_slow_handlers_do_not_sit_on_the_tasks_of_others(run_worker, tmp_path):
     """A burst of quick tasks deepens the buffer; what then waits behind slow ones is given back."""
     enqueue_many(NewTask(type="echo") for _ in range(2000))
     started, go = str(tmp_path / "started"), str(tmp_path / "go")
-    slow = enqueue_many(NewTask(type="wait", payload={"started": started, "go": go}) for _ in range(50))
+    slow = enqueue_many(
+        NewTask(type="wait", payload={"started": started, "go": go}) for _ in range(50)
+    )
     run_worker("--concurrency", "2")
     eventually((tmp_path / "started").exists)
     eventually(lambda: Task.objects.filter(status="processing").count() == 2)
@@ -246,7 +261,9 @@ def test_workers_survive_cut_connections(run_worker, sql):
     for n in range(5):
         made = enqueue("echo", n)
         eventually(lambda made=made: row(made).status == "completed")
-        sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
     final = enqueue("echo", "after")
     eventually(lambda: row(final).status == "completed")
     assert worker.stop() == 0
@@ -258,7 +275,9 @@ def test_log_lines_are_json_on_demand(run_worker):
     worker = run_worker("--drain", LOG_JSON="true")
     assert worker.wait() == 0
     events = [json.loads(line) for line in worker.lines.splitlines()]
-    assert {"worker started polling", "task completed", "task attempt failed"} <= {e["event"] for e in events}
+    assert {"worker started polling", "task completed", "task attempt failed"} <= {
+        e["event"] for e in events
+    }
     failed = next(e for e in events if e["event"] == "task attempt failed")
     assert (failed["level"], failed["type"]) == ("warning", "fail")
 

@@ -65,7 +65,7 @@ def verify_export(ctx: TaskContext) -> dict[str, Any]:
 @handles("demo.mail_report", max_attempts=3)
 def mail_report(ctx: TaskContext) -> dict[str, Any]:
     """Last link of the chain: tell somebody that the checked file is there."""
-    checked = Task.objects.get(pk=ctx.payload["check"]).result
+    checked = Task.objects.get(pk=ctx.payload["check"]).result or {}
     body = f"{checked['rows']} transactions, checked.\nFile: {checked['file']}\nsha256: {checked['sha256']}\n"
     EmailMessage("Ledger export is ready", body, to=[ctx.payload["to"]]).send()
     return {"mailed_to": ctx.payload["to"]}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import environ as django_environ
 
-from opsconsole import doctor, embedded_postgres
+from opsconsole import doctor, embedded_postgres, postgres_folders
 from opsconsole.demo.children import spawn
 from opsconsole.demo.database import OWNED_FILE, parsed
 from opsconsole.demo.home import (
@@ -106,9 +106,9 @@ def _flush(url: str, home: Path) -> None:
 
 def _remove_server(home: Path) -> None:
     embedded_postgres.stop(home)
-    _remove(embedded_postgres._bases(home))
+    _remove(postgres_folders.bases(home))
     with contextlib.suppress(OSError):
-        embedded_postgres._outside(home).rmdir()
+        postgres_folders.outside(home).rmdir()
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -22,12 +22,19 @@ def seed() -> None:
     with transaction.atomic():
         _payments()
         _chain()
-        enqueue("export", {"source": "tasks", "filter": {"status": ["completed", "failed"]}}, run_at=timedelta(seconds=12))
+        enqueue(
+            "export",
+            {"source": "tasks", "filter": {"status": ["completed", "failed"]}},
+            run_at=timedelta(seconds=12),
+        )
         enqueue(
             "http_request",
             {
                 "url": f"http://127.0.0.1:{os.environ.get('PORT', '8000')}/demo/inbox",
-                "json": {"action": "process_queue_data_api", "payload": {"limit": 10, "batch_size": 5}},
+                "json": {
+                    "action": "process_queue_data_api",
+                    "payload": {"limit": 10, "batch_size": 5},
+                },
                 "secret": "DEMO",
             },
             run_at=timedelta(seconds=3),
@@ -36,14 +43,25 @@ def seed() -> None:
         for invoice in (1042, 1043):
             enqueue("demo.print_invoice", {"invoice": invoice, "billing_address": None})
         enqueue("demo.count_primes", {"limit": 30_000_000}, priority=-10)
-        enqueue("export", {"source": "transactions", "filter": {}}, run_at=timedelta(hours=12), dedupe_key="nightly")
+        enqueue(
+            "export",
+            {"source": "transactions", "filter": {}},
+            run_at=timedelta(hours=12),
+            dedupe_key="nightly",
+        )
 
 
 def _chain() -> None:
     """Export the ledger, check the file, mail the report: each step waits for the one before."""
-    export = enqueue("export", {"source": "transactions", "filter": {"status": "paid"}}, run_at=timedelta(seconds=2))
+    export = enqueue(
+        "export",
+        {"source": "transactions", "filter": {"status": "paid"}},
+        run_at=timedelta(seconds=2),
+    )
     trail = str(export.id)
-    check = enqueue("demo.verify_export", {"export": str(export.id)}, after=[export.id], correlation_id=trail)
+    check = enqueue(
+        "demo.verify_export", {"export": str(export.id)}, after=[export.id], correlation_id=trail
+    )
     enqueue(
         "demo.mail_report",
         {"check": str(check.id), "to": "finance@example.com"},

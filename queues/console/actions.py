@@ -5,7 +5,6 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect, render
@@ -40,13 +39,17 @@ def act(request: HttpRequest) -> HttpResponse:
     try:
         ids, leases = _selection(request)
     except ValueError:
-        return HttpResponseBadRequest("The selection holds something that is no task.", content_type="text/plain")
+        return HttpResponseBadRequest(
+            "The selection holds something that is no task.", content_type="text/plain"
+        )
     back = _way_back(request)
     if not ids:
         messages.warning(request, "No task was selected. Tick some rows, then press the button.")
         return redirect(back)
     if len(ids) > operations.MAX_TASKS:
-        messages.error(request, f"{len(ids):,} tasks were selected; one act takes {operations.MAX_TASKS:,}.")
+        messages.error(
+            request, f"{len(ids):,} tasks were selected; one act takes {operations.MAX_TASKS:,}."
+        )
         return redirect(back)
     force = bool(request.POST.get("force"))
     if request.POST.get("confirmed") or not (verb == "cancel" or force or len(ids) > ASK_ABOVE):
@@ -61,19 +64,28 @@ def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
         id, _, lease = value.partition(":")
         ids.append(UUID(id))
         leases.append(int(lease) if lease else None)
+        if lease and not 0 <= int(lease) < 2**63:
+            raise ValueError(lease)
     seen = [lease for lease in leases if lease is not None]
     return ids, seen if len(seen) == len(ids) and seen else None
 
 
 def _way_back(request: HttpRequest) -> str:
     back = request.POST.get("back", "")
-    if url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
+    if url_has_allowed_host_and_scheme(
+        back, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    ):
         return back
     return reverse("queue:tasks")
 
 
 def _ask(
-    request: HttpRequest, verb: str, ids: list[UUID], leases: list[int] | None, force: bool, back: str
+    request: HttpRequest,
+    verb: str,
+    ids: list[UUID],
+    leases: list[int] | None,
+    force: bool,
+    back: str,
 ) -> HttpResponse:
     rows = Task.objects.defer("payload", "result", "errors").in_bulk(ids)
     chosen = [f"{id}:{lease}" for id, lease in zip(ids, leases, strict=True)] if leases else ids
@@ -92,9 +104,13 @@ def _ask(
 
 
 def _carry_out(
-    request: HttpRequest, verb: str, ids: list[UUID], leases: list[int] | None, force: bool, back: str
+    request: HttpRequest,
+    verb: str,
+    ids: list[UUID],
+    leases: list[int] | None,
+    force: bool,
+    back: str,
 ) -> HttpResponse:
-    assert isinstance(request.user, User)
     who = {"actor": request.user.get_username(), "reason": request.POST.get("reason", "")}
     try:
         if verb == "retry":
@@ -117,4 +133,6 @@ def _say(request: HttpRequest, verb: str, made: Operation) -> None:
         [*notes] = made.items.filter(outcome="skipped").values_list("note", flat=True)[:1]
         text += f", {made.skipped:,} left alone" + (f" ({notes[0]})" if notes else "")
     level = messages.SUCCESS if made.done else messages.WARNING
-    messages.add_message(request, level, format_html('{}. <a href="{}">What was done</a>', text, link))
+    messages.add_message(
+        request, level, format_html('{}. <a href="{}">What was done</a>', text, link)
+    )

@@ -20,7 +20,7 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
-from queues.models import Task
+from queues.models import CALENDAR, Task
 
 PAGE_SIZE = 50
 COUNT_CAP = 10_000
@@ -62,7 +62,9 @@ class TaskFilter:
                 id = UUID(text)
             except ValueError:
                 problems.append(f"{text!r} is no task id; give it whole.")
-        names = {name: query.get(name, "").replace("\x00", "") for name in ("queue", "type", "worker")}
+        names = {
+            name: query.get(name, "").replace("\x00", "") for name in ("queue", "type", "worker")
+        }
         return cls(status=status, id=id, problems=tuple(problems), **names)
 
     def rows(self) -> QuerySet[Task]:
@@ -118,7 +120,8 @@ def page_of(chosen: TaskFilter, cursor: str = "") -> Page:
     if back:
         found.reverse()
     if not found:
-        return Page([], None, None)
+        # Nothing is left beyond the cursor: show what there is.
+        return page_of(chosen) if place else Page([], None, None)
     has_newer = bool(place)
     has_older = back or more
     return Page(
@@ -150,12 +153,19 @@ def _read(cursor: str, fields: Sequence[str]) -> tuple[bool, list[Any] | None]:
     try:
         values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         place = [
-            UUID(value) if field == "id" else datetime.fromisoformat(value)
+            UUID(value) if field == "id" else _moment(value)
             for field, value in zip(fields, values, strict=True)
         ]
-    except (ValueError, TypeError, AttributeError, binascii.Error):
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         return False, None
     return back, place
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not CALENDAR[0].year < moment.year < CALENDAR[1].year:
+        raise ValueError(text)
+    return moment
 
 
 def count_of(rows: QuerySet[Task]) -> tuple[int, bool]:
@@ -167,6 +177,8 @@ def count_of(rows: QuerySet[Task]) -> tuple[int, bool]:
 def estimated_total() -> int:
     """The planner's idea of how many tasks there are: free, and honest as an estimate."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'tasks'::regclass")
+        cursor.execute(
+            "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'tasks'::regclass"
+        )
         [count] = cursor.fetchone()
     return int(count)

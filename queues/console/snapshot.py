@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,12 @@ FRESH_SECONDS = 2
 RUNNING_SHOWN = 8
 
 QUEUES = f"""
-WITH counted AS (
+WITH counted AS MATERIALIZED (
     SELECT s.queue, 'scheduled' AS state, count(*) AS n
-      FROM (SELECT queue FROM tasks WHERE status = 'scheduled' LIMIT {CAP} + 1) s GROUP BY s.queue
+      FROM (SELECT queue FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT {CAP} + 1) s GROUP BY s.queue
     UNION ALL
     SELECT b.queue, 'blocked', count(*)
-      FROM (SELECT queue FROM tasks WHERE status = 'blocked' LIMIT {CAP} + 1) b GROUP BY b.queue
+      FROM (SELECT queue FROM tasks WHERE status = 'blocked' ORDER BY id LIMIT {CAP} + 1) b GROUP BY b.queue
     UNION ALL
     SELECT p.queue, 'processing', count(*) FROM tasks p WHERE p.status = 'processing' GROUP BY p.queue
     UNION ALL
@@ -35,13 +35,14 @@ WITH counted AS (
       FROM (SELECT queue FROM tasks WHERE status = 'completed' AND completed_at > now() - interval '1 minute'
              LIMIT {CAP} * 2 + 1) d GROUP BY d.queue
 )
-SELECT q.name, q.max_concurrent, q.paused, q.paused_reason, q.paused_by, q.paused_at, q.paused_until,
+SELECT q.name, q.max_concurrent,
+       q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()), q.paused_reason, q.paused_by, q.paused_at, q.paused_until,
        (SELECT count(*) FROM (SELECT FROM tasks t WHERE t.queue = q.name AND t.status = 'pending' LIMIT {CAP} + 1) x),
        extract(epoch FROM clock_timestamp() -
            (SELECT min(t.run_at) FROM (SELECT t.run_at FROM tasks t WHERE t.queue = q.name AND t.status = 'pending'
                                         ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id LIMIT {CAP}) t))::float8,
        EXISTS (SELECT FROM workers w WHERE w.status = 'alive'
-                AND (w.heartbeat_at IS NOT NULL OR w.last_seen_at > clock_timestamp() - interval '5 minutes')
+                AND coalesce(w.heartbeat_at, w.last_seen_at - interval '4 minutes') > clock_timestamp() - interval '1 minute'
                 AND (w.queues IS NULL AND w.kind = 'process' OR q.name = ANY (w.queues)
                      OR w.kind = 'ephemeral' AND EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.queue = q.name AND t.status = 'processing'))),
        (SELECT jsonb_object_agg(c.state, c.n) FROM counted c WHERE c.queue = q.name)
@@ -130,17 +131,17 @@ def snapshot() -> Snapshot:
 
 def take_snapshot() -> Snapshot:
     began = time.monotonic()
-    queues = [QueueRow(*row[:10], counts=_json(row[10])) for row in _rows(QUEUES)]
+    queues = [_queue_row(*row) for row in _rows(QUEUES)]
     [(at, stuck, alive, swept)] = _rows(
         """SELECT clock_timestamp(),
            (SELECT count(*) FROM tasks t JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
              WHERE t.status = 'processing' AND stuck_reason(w.status, w.heartbeat_at, t.started_at,
                    coalesce(t.timeout, q.default_timeout)) IS NOT NULL),
-           (SELECT count(*) FROM workers WHERE status <> 'gone' AND kind = 'process'),
+           (SELECT count(*) FROM workers WHERE status <> 'gone' AND heartbeat_at > clock_timestamp() - interval '1 minute'),
            (SELECT max(swept_at) FROM workers)"""
     )
     no_handler = _rows(
-        """SELECT s.type, count(*) FROM (SELECT type, error FROM tasks WHERE status = 'scheduled' LIMIT 10001) s
+        """SELECT s.type, count(*) FROM (SELECT type, error FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 10001) s
             WHERE s.error LIKE 'No handler for the type%%' GROUP BY s.type ORDER BY 2 DESC, 1 LIMIT 5"""
     )
     failures = _rows(
@@ -162,8 +163,12 @@ def take_snapshot() -> Snapshot:
 def _rows(sql: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, [])
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
-def _json(value: Any) -> dict[str, int]:
-    return json.loads(value) if isinstance(value, str) else value or {}
+def _queue_row(*facts: Any) -> QueueRow:
+    """The last column is jsonb, which comes as text."""
+    names = [field.name for field in fields(QueueRow)]
+    values = dict(zip(names, facts, strict=True))
+    return QueueRow(**values | {"counts": json.loads(values["counts"] or "{}")})

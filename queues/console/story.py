@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import Q
@@ -49,7 +50,11 @@ def of(task: Task) -> dict[str, Any]:
         .order_by("-id")[:50]
     )
     attempts = [
-        record | {"at": parse_datetime(record["at"]), "started_at": parse_datetime(record.get("started_at") or "")}
+        record
+        | {
+            "at": parse_datetime(record["at"]),
+            "started_at": parse_datetime(record.get("started_at") or ""),
+        }
         for record in reversed(task.errors)
     ]
     return {
@@ -61,7 +66,9 @@ def of(task: Task) -> dict[str, Any]:
             TaskDependency.objects.filter(task=task).values_list("predecessor_id", "on_failure")
         ),
         "dependants": _tasks(
-            TaskDependency.objects.filter(predecessor_id=task.id).values_list("task_id", "on_failure")[:100]
+            TaskDependency.objects.filter(predecessor_id=task.id).values_list(
+                "task_id", "on_failure"
+            )[:100]
         ),
         "trail": _trail(task),
     }
@@ -71,7 +78,11 @@ def timeline(task: Task, attempts: list[dict[str, Any]], acts: list[OperationIte
     """What happened, newest first."""
     events = [Event(task.created_at, "pending", "Enqueued", f"in queue {task.queue_id}")]
     for record in attempts:
-        ran = f" after {duration((record['at'] - record['started_at']).total_seconds())}" if record["started_at"] else ""
+        ran = (
+            f" after {duration((record['at'] - record['started_at']).total_seconds())}"
+            if record["started_at"]
+            else ""
+        )
         events.append(
             Event(
                 record["at"],
@@ -92,10 +103,17 @@ def timeline(task: Task, attempts: list[dict[str, Any]], acts: list[OperationIte
         )
     if task.started_at and task.status in ("processing", "completed"):
         events.append(
-            Event(task.started_at, "processing", f"Attempt {task.attempts} started", f"by worker {task.worker_id}")
+            Event(
+                task.started_at,
+                "processing",
+                f"Attempt {task.attempts} started",
+                f"by worker {task.worker_id}",
+            )
         )
     if task.completed_at and task.status in ("completed", "cancelled"):
-        events.append(Event(task.completed_at, task.status, task.status.capitalize(), task.error or ""))
+        events.append(
+            Event(task.completed_at, task.status, task.status.capitalize(), task.error or "")
+        )
     if task.status == "scheduled":
         events.append(Event(task.run_at, "scheduled", "Due", "it runs when a worker is free"))
     return sorted(events, key=lambda event: event.at, reverse=True)
@@ -151,7 +169,11 @@ def _why_pending(task: Task) -> str:
             [queue.name, task.priority, task.priority, task.round, task.run_at, task.id],
         )
         [ahead] = cursor.fetchone()
-    return f"Waits for a free worker; {count(ahead, 'task')} ahead of it." if ahead else "Next in line; a worker takes it as soon as one is free."
+    return (
+        f"Waits for a free worker; {count(ahead, 'task')} ahead of it."
+        if ahead
+        else "Next in line; a worker takes it as soon as one is free."
+    )
 
 
 def _tasks(edges: Any) -> list[tuple[Task | None, Any, str]]:
@@ -164,5 +186,15 @@ def _tasks(edges: Any) -> list[tuple[Task | None, Any, str]]:
 def _trail(task: Task) -> list[Task]:
     """Tasks that share the correlation id, oldest first: the webhook's task, its children, theirs."""
     key = task.correlation_id or str(task.id)
-    related = Task.objects.defer("payload", "result", "errors").filter(correlation_id=key).exclude(pk=task.pk)
+    related = (
+        Task.objects.defer("payload", "result", "errors").filter(_on_trail(key)).exclude(pk=task.pk)
+    )
     return list(related.order_by("id")[:TRAIL_SHOWN])
+
+
+def _on_trail(key: str) -> Q:
+    """The tasks that carry the key, and the one that began the trail, whose id it may be."""
+    try:
+        return Q(correlation_id=key) | Q(pk=UUID(key))
+    except ValueError:
+        return Q(correlation_id=key)

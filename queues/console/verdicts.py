@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from django.urls import reverse
 
@@ -27,6 +28,7 @@ class Problem:
     reason: str
     button: str
     url: str
+    permission: str = "queue.view_task"
 
 
 Check = Callable[[Snapshot], Iterable[Problem]]
@@ -39,9 +41,9 @@ def register(check: Check) -> Check:
     return check
 
 
-def problems(snapshot: Snapshot) -> list[Problem]:
-    """At most MOST problems, worst first."""
-    found = [problem for check in _checks for problem in check(snapshot)]
+def problems(snapshot: Snapshot, may: Callable[[str], bool]) -> list[Problem]:
+    """At most MOST problems, worst first, of those whose button the reader may press."""
+    found = [p for check in _checks for p in check(snapshot) if may(p.permission)]
     return sorted(found, key=lambda problem: -problem.rank)[:MOST]
 
 
@@ -69,6 +71,7 @@ def queues_without_worker(snapshot: Snapshot) -> Iterable[Problem]:
                 "Start one: manage.py runworker.",
                 "See workers",
                 reverse("queue:workers"),
+                "queue.view_worker",
             )
 
 
@@ -95,17 +98,21 @@ def lag(snapshot: Snapshot) -> Iterable[Problem]:
                 f"Queue {row.name} is {duration(row.lag)} behind",
                 f"{count(row.pending, 'task')} waiting; {row.done:,} done in the last minute.",
                 "See what waits",
-                reverse("queue:tasks") + f"?status=pending&queue={row.name}",
+                reverse("queue:tasks") + "?" + urlencode({"status": "pending", "queue": row.name}),
             )
 
 
 @register
 def forgotten_pauses(snapshot: Snapshot) -> Iterable[Problem]:
     for row in snapshot.queues:
-        if not row.paused or (row.paused_until and row.paused_until <= snapshot.at):
+        if not row.paused:
             continue
         seconds = (snapshot.at - row.paused_at).total_seconds() if row.paused_at else None
-        if row.paused_until is None and (seconds is None or seconds > PAUSED_SECONDS) and row.pending:
+        if (
+            row.paused_until is None
+            and (seconds is None or seconds > PAUSED_SECONDS)
+            and row.pending
+        ):
             since = f" for {duration(seconds)}" if seconds else ""
             yield Problem(
                 50,
@@ -114,6 +121,7 @@ def forgotten_pauses(snapshot: Snapshot) -> Iterable[Problem]:
                 + (row.paused_reason or "No reason was given."),
                 "Open the queue",
                 reverse("admin:queue_queue_change", args=[row.name]),
+                "queue.view_queue",
             )
 
 
@@ -125,5 +133,5 @@ def types_without_handler(snapshot: Snapshot) -> Iterable[Problem]:
             f"No worker has a handler for {type!r}",
             f"{count(tasks, 'task')} returned unrun. Deploy the handler, or cancel them.",
             "See them",
-            reverse("queue:tasks") + f"?status=scheduled&type={type}",
+            reverse("queue:tasks") + "?" + urlencode({"status": "scheduled", "type": type}),
         )

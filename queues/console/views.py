@@ -26,7 +26,7 @@ ITEMS_SHOWN = 1000
 def overview(request: HttpRequest) -> HttpResponse:
     """The verdict, then a row a queue."""
     taken = snapshot()
-    context = {"snapshot": taken, "problems": verdicts.problems(taken)}
+    context = {"snapshot": taken, "problems": verdicts.problems(taken, request.user.has_perm)}
     return render_whole_or(request, "overview", context)
 
 
@@ -76,7 +76,9 @@ def output(request: HttpRequest, task_id: UUID) -> FileResponse:
     name = shown.output_location
     if not name or not default_storage.exists(name):
         raise Http404("This task has no file, or it was deleted.")
-    return FileResponse(default_storage.open(name), as_attachment=True, filename=name.rsplit("/", 1)[-1])
+    return FileResponse(
+        default_storage.open(name), as_attachment=True, filename=name.rsplit("/", 1)[-1]
+    )
 
 
 @require_safe
@@ -109,7 +111,11 @@ def stuck(request: HttpRequest) -> HttpResponse:
 def workers(request: HttpRequest) -> HttpResponse:
     """Who works, on what, and when it was last heard of."""
     everyone = bool(request.GET.get("all"))
-    rows = Worker.objects.filter() if everyone else Worker.objects.filter(kind="process").exclude(status="gone")
+    rows = (
+        Worker.objects.filter()
+        if everyone
+        else Worker.objects.filter(kind="process").exclude(status="gone")
+    )
     listed = list(rows.order_by("status", "-started_at")[:200])
     held = dict(
         Task.objects.filter(status="processing", worker_id__in=[w.id for w in listed])
@@ -149,7 +155,9 @@ def operation(request: HttpRequest, operation_id: UUID) -> HttpResponse:
     items = list(shown.items.all()[:ITEMS_SHOWN])
     skipped = [item for item in items if item.outcome == "skipped"]
     done = [item for item in items if item.outcome == "done"]
-    return render_whole_or(request, "operation", {"operation": shown, "done": done, "skipped": skipped})
+    return render_whole_or(
+        request, "operation", {"operation": shown, "done": done, "skipped": skipped}
+    )
 
 
 LEGAL = {
@@ -166,4 +174,3 @@ def _verbs(request: HttpRequest, status: str) -> list[str]:
         for verb, statuses in LEGAL.items()
         if request.user.has_perm(f"queue.{verb}_task") and (not status or status in statuses)
     ]
-

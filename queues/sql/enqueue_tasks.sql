@@ -2,8 +2,8 @@
 -- are enqueue_task's argument names without p_ (timeout in seconds, run_at as ISO 8601 text, or delay:
 -- seconds from now).
 -- Gives a row a task in the order given. All or nothing: an unknown key, a missing type, an unknown
--- queue or a value out of range refuses the whole call, naming the task by its number, counted from p_first.
-CREATE OR REPLACE FUNCTION enqueue_tasks(p_tasks jsonb, p_first integer DEFAULT 1)
+-- queue or a value out of range refuses the whole call, naming the task by its number from 1.
+CREATE OR REPLACE FUNCTION enqueue_tasks(p_tasks jsonb)
 RETURNS TABLE (ordinal integer, id uuid, created boolean)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -16,13 +16,13 @@ BEGIN
      WHERE k NOT IN ('type', 'payload', 'queue', 'priority', 'run_at', 'delay', 'dedupe_key', 'after', 'on_failure',
                      'tenant_id', 'max_attempts', 'timeout', 'correlation_id') LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'task %: unknown key "%"', v.n + p_first - 1, v.key USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'task %: unknown key "%"', v.n, v.key USING ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT e.ordinality AS n, e.value ->> 'queue' AS queue INTO v
       FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
      WHERE NOT EXISTS (SELECT FROM queues q WHERE q.name = coalesce(e.value ->> 'queue', 'default')) LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'task %: queue "%" does not exist', v.n + p_first - 1, v.queue
+        RAISE EXCEPTION 'task %: queue "%" does not exist', v.n, v.queue
             USING ERRCODE = 'foreign_key_violation',
                   HINT = 'Existing queues: ' || (SELECT string_agg(q.name, ', ' ORDER BY q.name) FROM queues q)
                          || '. Create it in the console, or name it in QUEUE_NAMES and migrate.';

@@ -16,7 +16,9 @@ from queues.redaction import redact
 
 register = template.Library()
 
-register.filter("duration", lambda v: formats.duration(v.total_seconds() if isinstance(v, timedelta) else v))
+register.filter(
+    "duration", lambda v: formats.duration(v.total_seconds() if isinstance(v, timedelta) else v)
+)
 register.filter("number", formats.number)
 
 
@@ -51,7 +53,9 @@ def ago(value: datetime | None) -> SafeString | str:
     if value is None:
         return "–"
     seconds = (timezone.now() - value).total_seconds()
-    text = f"{formats.duration(seconds)} ago" if seconds >= 0 else f"in {formats.duration(-seconds)}"
+    text = (
+        f"{formats.duration(seconds)} ago" if seconds >= 0 else f"in {formats.duration(-seconds)}"
+    )
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         value.isoformat(),

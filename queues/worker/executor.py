@@ -61,7 +61,9 @@ def run(holding: Holding) -> Outcome:
     task, context = holding.task, holding.context
     handler = registry.find(task.type)
     if handler is None:
-        reason = f"No handler for the type {task.type!r} in this worker; waiting for one that has it."
+        reason = (
+            f"No handler for the type {task.type!r} in this worker; waiting for one that has it."
+        )
         return Release(task.id, task.lease, NO_HANDLER_DELAY, reason)
     try:
         result = handler.function(context)
@@ -69,7 +71,7 @@ def run(holding: Holding) -> Outcome:
         return Nothing(task.id)
     except Snooze as snooze:
         return Release(task.id, task.lease, snooze.after, str(snooze))
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         # Also SystemExit and the like: a handler must not be able to end its executor thread.
         return Nothing(task.id) if context.completed else _failure(holding, error, handler)
     if context.completed:
@@ -116,7 +118,9 @@ def _traceback(error: BaseException) -> str:
 
 def fingerprint(error: BaseException) -> str:
     """What failures of one cause share: class, message without its varying parts, last own frame."""
-    message = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"", "*", str(error))
+    message = re.sub(
+        r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"", "*", str(error)
+    )
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].name}" if frames else ""
     return f"{type(error).__qualname__}: {message[:120]} @ {where}"[:200]

@@ -135,11 +135,18 @@ def _log(batch: list[tuple[Outcome, Holding]], notes: dict[UUID, str]) -> None:
         }
         note = notes.get(outcome.id, "")
         if isinstance(outcome, Failure):
-            log.warning("task attempt failed", **facts, error=f"{outcome.error_class}: {outcome.message}"[:300], then=note)
+            log.warning(
+                "task attempt failed",
+                **facts,
+                error=f"{outcome.error_class}: {outcome.message}"[:300],
+                then=note,
+            )
         elif isinstance(outcome, Release):
             log.info("task given back", **facts, reason=outcome.reason)
         elif note == "stale" or (isinstance(outcome, Nothing) and not holding.context.completed):
-            log.warning("task was lost to another worker or cancelled; its outcome is thrown away", **facts)
+            log.warning(
+                "task was lost to another worker or cancelled; its outcome is thrown away", **facts
+            )
         elif quiet:
             completed += 1
         else:

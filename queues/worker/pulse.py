@@ -77,7 +77,10 @@ class Pulse:
         now = time.monotonic()
         pulse = claims.heartbeat(
             worker,
-            [(h.task.id, h.task.lease, None if h.started is None else now - h.started) for h in held],
+            [
+                (h.task.id, h.task.lease, None if h.started is None else now - h.started)
+                for h in held
+            ],
         )
         for holding in held:
             # One that has returned may have been recorded since: its report will tell.

@@ -13,10 +13,16 @@ class Command(BaseCommand):
     help = "Run a worker: claim due tasks, run their handlers, record the outcomes."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--queues", help="names, comma separated, tried in this order; default: all")
-        parser.add_argument("--concurrency", type=int, default=4, help="handlers at once (default 4)")
+        parser.add_argument(
+            "--queues", help="names, comma separated, tried in this order; default: all"
+        )
+        parser.add_argument(
+            "--concurrency", type=int, default=4, help="handlers at once (default 4)"
+        )
         parser.add_argument("--drain", action="store_true", help="exit when no task is due or held")
-        parser.add_argument("--name", default="", help="start of the worker's id; default: the host's")
+        parser.add_argument(
+            "--name", default="", help="start of the worker's id; default: the host's"
+        )
         parser.add_argument(
             "--grace",
             type=float,

@@ -1,0 +1,165 @@
+"""The stock admin: for every table, careful with large ones and with permissions."""
+
+from datetime import timedelta
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from payments.models import Transaction, WebhookDelivery
+from queues.models import Operation, OperationItem, Queue, Task, TaskDependency
+
+pytestmark = pytest.mark.django_db
+MODELS = [m for label in ("queue", "payments") for m in apps.get_app_config(label).get_models()]
+TASKS = reverse("admin:queue_task_changelist")
+
+
+@pytest.fixture
+def one_of_each(make_task):
+    task = make_task("failed", payload={"password": "hunter2"})
+    child = make_task("cancelled")
+    TaskDependency.objects.create(task=child, predecessor_id=task.pk, outcome="cancelled")
+    operation = Operation.objects.create(verb="retry", actor="a", requested=1, done=1, skipped=0)
+    OperationItem.objects.create(operation=operation, task_id=task.pk, outcome="done")
+    Transaction.objects.create(order_id="o1", amount=100)
+    WebhookDelivery.objects.create(
+        provider="razorpay", verdict="accepted", body=b'{"token": "hunter2"}'
+    )
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_table_has_its_list_and_pages(client_of, one_of_each, model):
+    assert admin.site.is_registered(model)
+    client = client_of("admin")
+    meta = model._meta
+    page = client.get(reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist"))
+    assert page.status_code == 200
+    row = model.objects.first()
+    detail = client.get(reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk]))
+    assert detail.status_code == 200
+    assert b"hunter2" not in page.content + detail.content
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m is not Queue], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("what", ["add", "delete"])
+def test_records_are_not_written_by_hand(client_of, one_of_each, model, what):
+    args = [] if what == "add" else [model.objects.first().pk]
+    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{what}", args=args)
+    assert client_of("admin").post(url, {"post": "yes"}).status_code == 403
+
+
+def run(client, action, *tasks):
+    data = {"action": f"{action}_selected", "_selected_action": [str(task.pk) for task in tasks]}
+    return client.post(TASKS, data, follow=True)
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "after"),
+    [
+        ("retry", "failed", "pending"),
+        ("requeue", "scheduled", "pending"),
+        ("cancel", "pending", "cancelled"),
+    ],
+)
+def test_bulk_actions_do_what_is_legal_and_say_the_rest(
+    client_of, make_task, action, before, after
+):
+    chosen, other = make_task(before), make_task("completed")
+    page = run(client_of("operator"), action, chosen, other)
+    assert "1 task done, 1 left alone." in page.content.decode()
+    chosen.refresh_from_db()
+    other.refresh_from_db()
+    assert (chosen.status, other.status) == (after, "completed")
+    operation = Operation.objects.get()
+    assert (operation.verb, operation.actor) == (action, "operator")
+
+
+@pytest.mark.parametrize("action", ["retry", "requeue", "cancel"])
+def test_who_may_only_look_has_no_actions(client_of, make_task, action):
+    task = make_task("failed" if action == "retry" else "scheduled")
+    client = client_of("viewer")
+    assert f"{action}_selected" not in client.get(TASKS).content.decode()
+    run(client, action, task)
+    task.refresh_from_db()
+    assert task.status in ("failed", "scheduled")
+    assert not Operation.objects.exists()
+
+
+def test_an_action_on_more_than_it_takes_is_refused_whole(client_of, sql):
+    sql("INSERT INTO tasks (type) SELECT 't' FROM generate_series(1, 1100)")
+    data = {
+        "action": "cancel_selected",
+        "_selected_action": str(Task.objects.first().pk),
+        "select_across": "1",
+    }
+    page = client_of("operator").post(TASKS, data, follow=True)
+    assert "1,001 tasks were selected; one act takes 1,000" in page.content.decode()
+    assert Task.objects.filter(status="cancelled").count() == 0
+
+
+def test_a_large_table_is_counted_once_and_no_further_than_is_shown(client_of, sql):
+    sql("INSERT INTO tasks (type) SELECT 't' FROM generate_series(1, 6000)")
+    client = client_of("viewer")
+    with CaptureQueriesContext(connection) as captured:
+        page = client.get(TASKS)
+    counts = [
+        query["sql"] for query in captured if "COUNT(" in query["sql"] and "tasks" in query["sql"]
+    ]
+    assert len(counts) == 1
+    assert "LIMIT 5000" in counts[0]
+    assert "5000" in page.content.decode()
+    deepest = client.get(TASKS + "?p=100")
+    assert deepest.status_code == 200
+    beyond = client.get(TASKS + "?p=500")
+    assert beyond.status_code == 302
+
+
+def test_search_is_by_whole_ids(client_of, make_task):
+    task, other = make_task(correlation_id="trail-1"), make_task()
+    client = client_of("viewer")
+    for term in (str(task.pk), "trail-1"):
+        page = client.get(TASKS, {"q": term}).content.decode()
+        assert str(task.pk) in page
+        assert str(other.pk) not in page
+    assert client.get(TASKS, {"q": "nul\x00byte"}).status_code == 200
+
+
+def test_a_queue_keeps_its_name_and_its_tasks(client_of, make_task):
+    make_task()
+    client = client_of("admin")
+    url = reverse("admin:queue_queue_change", args=["default"])
+    fields = {"default_timeout": "00:05:00", "default_max_attempts": 7, "max_concurrent": 3}
+    page = client.post(url, fields | {"name": "other"})
+    assert page.status_code == 302, page.content.decode()
+    queue = Queue.objects.get(name="default")
+    assert (queue.max_concurrent, queue.default_timeout) == (3, timedelta(minutes=5))
+    assert client.post(reverse("admin:queue_queue_delete", args=["default"])).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"name": "Not A Slug"}, "is violated"),
+        ({"max_concurrent": 0}, "is violated"),
+        ({"default_max_attempts": 0}, "is violated"),
+        ({"default_timeout": "-00:05:00"}, "is violated"),
+    ],
+)
+def test_a_bad_queue_is_refused_with_a_sentence(client_of, fields, sentence):
+    good = {"name": "q", "default_timeout": "00:05:00", "default_max_attempts": 7}
+    page = client_of("admin").post(reverse("admin:queue_queue_add"), good | fields)
+    assert page.status_code == 200
+    assert sentence in page.content.decode()
+    assert not Queue.objects.filter(default_max_attempts=7).exists()
+
+
+def test_groups_hold_what_their_names_say(client_of):
+    for group in ("viewer", "operator", "payments", "admin"):
+        client = client_of(group)
+        transactions = client.get(reverse("admin:payments_transaction_changelist")).status_code
+        assert transactions == (200 if group in ("payments", "admin") else 403)
+        accounts = client.get(reverse("admin:auth_user_changelist")).status_code
+        assert accounts == (200 if group == "admin" else 403)

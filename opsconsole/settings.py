@@ -17,7 +17,6 @@ env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")
 
 OPSCONSOLE_HOME = Path(env.str("OPSCONSOLE_HOME", default=str(BASE_DIR / "var"))).absolute()
-DEMO = env.bool("OPSCONSOLE_DEMO", default=False)
 DEBUG = env.bool("DEBUG", default=False)
 
 
@@ -41,9 +40,12 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # Without DATABASE_URL the embedded server of this data folder is used, where it runs. The URL
 # that says nothing is refused by the first connection, with a sentence (opsconsole.doctor).
-DATABASE_URL = env.str("DATABASE_URL", default="") or (
-    embedded_postgres.running_url(OPSCONSOLE_HOME) or "postgresql://127.0.0.1:1/not-running"
+_embedded_url = embedded_postgres.running_url(OPSCONSOLE_HOME)
+DATABASE_URL: str = env.str("DATABASE_URL", default="") or (
+    _embedded_url or "postgresql://127.0.0.1:1/not-running"
 )
+# The embedded database is the demo's, so whoever connects to it knows the demo's task types.
+DEMO = env.bool("OPSCONSOLE_DEMO", default=DATABASE_URL == _embedded_url)
 DATABASES = {
     "default": {
         **env.db_url_config(DATABASE_URL, engine="django.db.backends.postgresql"),

@@ -201,7 +201,6 @@ def test_no_page_has_an_error_on_a_desk(open_browser, client_of, long_rows, sche
     page = open_browser(client_of("admin"), color_scheme=scheme)
     for url in long_rows + ADMIN:
         page.goto(url)
-        page.wait_for_load_state("networkidle")
         expect(page.get_by_role("heading", level=1).first).to_be_visible()
         assert too_wide(page) == [], url
 
@@ -258,6 +257,29 @@ def test_a_live_part_holds_still_while_a_box_in_it_is_ticked(open_browser, clien
     page.clock.run_for(4_000)
     expect(page.get_by_label("hold")).to_have_count(0)
     assert seen != []
+
+
+def test_a_live_part_rests_when_nothing_more_can_happen(open_browser, client_of, make_task):
+    task = make_task()
+    page = open_browser(client_of("viewer"))
+    page.clock.install()
+    page.goto(f"/tasks/{task.id}/")
+    operations.cancel([task.id], actor="a")
+    page.clock.run_for(3_000)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("cancelled")
+    seen = polls(page)
+    page.clock.run_for(60_000)
+    assert seen == []
+
+
+def test_a_hidden_page_asks_for_nothing(open_browser, client_of):
+    page = open_browser(client_of("viewer"))
+    page.clock.install()
+    page.goto("/")
+    seen = polls(page)
+    page.evaluate("Object.defineProperty(document, 'visibilityState', {value: 'hidden'})")
+    page.clock.run_for(60_000)
+    assert seen == []
 
 
 def test_a_live_part_holds_still_while_its_text_is_selected(open_browser, client_of, make_task):

@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from queues import operations
@@ -203,6 +204,19 @@ def test_a_task_given_twice_is_done_once(act, make_task, verb):
     page = act(verb, f"{task.id}:0", f"{task.id}:1", str(task.id).upper(), confirmed="1")
     assert page.status_code == 200
     assert Operation.objects.get().done == 1
+
+
+@pytest.mark.xfail(strict=True, reason="The login leads to the act itself, which has no page.")
+def test_who_must_log_in_to_act_is_led_to_a_page(user_in, make_task):
+    user_in("operator")
+    client, task = Client(), make_task("failed")
+    asked = {"verb": "retry", "task": str(task.id), "back": f"/tasks/{task.id}/"}
+    login = client.post("/tasks/act/", asked).url
+    assert (
+        client.post(login, {"username": "operator", "password": "pw"}, follow=True).status_code
+        == 200
+    )
+    assert status_of(task) == "failed"
 
 
 def test_nothing_selected_is_said(act):

@@ -1,21 +1,21 @@
-"""The overview's verdict, and the health that machines ask for."""
+"""The overview: its verdict, and the picture that it is made of."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
-from django.db import OperationalError
-from django.test import Client
 from django.utils import timezone
 
-from opsconsole import health
 from payments.models import Transaction
 from queues.console import snapshot as snapshots
+from queues.console import verdicts
 from queues.models import Queue, Task, Worker
 from tests.console import elements, fill, words
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
+CALLERS = pytest.mark.xfail(strict=True, reason="A caller without heartbeat never counts.")
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +100,27 @@ def test_tasks_that_no_worker_will_take_are_told(verdict, make_task, make_worker
     assert "manage.py runworker" in text
 
 
+@pytest.mark.parametrize(
+    "worker",
+    [
+        {},
+        {"queues": ["other", "default"]},
+        pytest.param({"kind": "ephemeral", "queues": ["default"]}, marks=CALLERS),
+        pytest.param(
+            {"kind": "ephemeral", "queues": ["default"], "last_seen_at": timedelta(minutes=3)},
+            marks=CALLERS,
+        ),
+    ],
+)
+def test_tasks_that_a_worker_will_take_are_not_told(verdict, make_task, make_worker, worker):
+    """A caller without heartbeat counts for five minutes after it was last seen."""
+    if "last_seen_at" in worker:
+        worker = worker | {"last_seen_at": timezone.now() - worker["last_seen_at"]}
+    make_worker("w1", **worker)
+    make_task()
+    assert "All healthy" in verdict()
+
+
 def test_an_empty_house_without_workers_is_healthy_and_says_how_to_start_one(verdict):
     assert "All healthy Nothing waits. No worker is running" in verdict()
 
@@ -125,6 +146,13 @@ def test_a_failure_without_a_fingerprint_is_told_too(verdict, make_task, make_wo
         f"Most often (1\N{MULTIPLICATION SIGN}): {'unknown' if 'error' in fields else 'ValueError: broken'}"
         in verdict()
     )
+
+
+@pytest.mark.xfail(strict=True, reason="The most frequent failure is taken for granted.")
+def test_a_failure_that_is_retried_while_the_picture_is_taken_does_no_harm(make_task):
+    make_task("failed")
+    torn = replace(snapshots.take_snapshot(), failures=[])
+    verdicts.problems(torn, lambda permission: True)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +217,7 @@ def test_a_type_that_no_worker_knows_is_told(verdict, make_task):
     "type",
     [
         "plain",
-        pytest.param("a&b=c +d#e"),
+        "a&b=c +d#e",
     ],
 )
 def test_the_button_of_an_unknown_type_shows_its_tasks(client_of, make_task, type):
@@ -225,26 +253,24 @@ def test_money_taken_with_nothing_given_is_told(verdict, fields, told):
 
 
 @pytest.mark.parametrize(
-    "group",
-    [
-        "payments",
-        "admin",
-        pytest.param(
-            "operator",
-            marks=pytest.mark.xfail(strict=True, reason="The button of payments is shown to all."),
-        ),
-    ],
+    ("group", "sees_money"),
+    [("payments", True), ("admin", True), ("operator", False), ("viewer", False)],
 )
-def test_every_button_of_the_verdict_leads_where_its_reader_may_go(client_of, make_task, group):
+def test_every_button_of_the_verdict_leads_where_its_reader_may_go(
+    client_of, make_task, group, sees_money
+):
+    Queue.objects.create(name="q", paused=True)
     make_task("processing", started_at=ago(hours=3))
-    make_task()
+    make_task(queue_id="q")
     make_task("failed")
     Transaction.objects.create(
         order_id="o1", amount=100, status="paid", created_at=ago(hours=1), updated_at=ago(hours=1)
     )
     client = client_of(group)
-    problems = client.get("/").context["problems"]
-    assert len(problems) >= 3
+    page = client.get("/")
+    assert ("1 order paid but not fulfilled" in words(page)) == sees_money
+    problems = page.context["problems"]
+    assert len(problems) == 3 + sees_money
     assert {client.get(problem.url).status_code for problem in problems} == {200}
 
 
@@ -289,45 +315,3 @@ def test_all_tabs_share_one_picture(client_of, monkeypatch):
     for group in ("viewer", "operator"):
         client_of(group).get("/")
     assert len(taken) == 1
-
-
-@pytest.mark.parametrize(
-    ("worker", "status"),
-    [
-        (None, "degraded"),
-        ({}, "ok"),
-        ({"status": "draining"}, "ok"),
-        ({"status": "gone"}, "degraded"),
-        ({"heartbeat_at": HOUR}, "degraded"),
-        ({"kind": "ephemeral"}, "degraded"),
-    ],
-)
-def test_health_is_told_to_anyone(make_worker, worker, status):
-    if worker is not None:
-        if "heartbeat_at" in worker:
-            worker = {"heartbeat_at": timezone.now() - worker["heartbeat_at"]}
-        make_worker(**worker)
-    response = Client().get("/healthz")
-    report = response.json()
-    assert (response.status_code, report["status"]) == (200, status)
-    assert (report["database"], report["migrations"]) == ("ok", "applied")
-    assert report["workers"]["alive"] == (status == "ok")
-
-
-def test_health_is_down_while_migrations_are_missing(monkeypatch):
-    monkeypatch.setattr(health, "_migrated", lambda: False)
-    response = Client().get("/healthz")
-    assert (response.status_code, response.json()["status"]) == (503, "down")
-    assert response.json()["migrations"] == "missing: run manage.py migrate"
-
-
-def test_health_is_down_without_its_database(monkeypatch):
-    class Gone:
-        def cursor(self):
-            raise OperationalError("password=hunter2")
-
-    monkeypatch.setattr(health, "connection", Gone())
-    response = Client().get("/healthz")
-    assert response.status_code == 503
-    assert response.json()["database"] == "unreachable: OperationalError"
-    assert "hunter2" not in response.content.decode()

@@ -1,14 +1,18 @@
-"""Stuck tasks and their rescue, workers, and what people did."""
+"""Stuck tasks and their rescue, workers, what people did, and the health that machines ask for."""
 
 from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
+from django.db import OperationalError
+from django.test import Client
 from django.utils import timezone
 
+from opsconsole import health
 from queues.models import Operation, Task
 from tests.console import elements, fill, link, message, task_ids, words
 
+HOUR = timedelta(hours=1)
 pytestmark = pytest.mark.django_db
 
 
@@ -144,3 +148,45 @@ def test_an_operation_keeps_its_tale_when_its_tasks_are_gone(client_of, make_tas
     assert "Cancel by operator 1 of 1 done, 0 left alone" in text
     assert "twice" in text
     assert str(task.id) in text
+
+
+@pytest.mark.parametrize(
+    ("worker", "status"),
+    [
+        (None, "degraded"),
+        ({}, "ok"),
+        ({"status": "draining"}, "ok"),
+        ({"status": "gone"}, "degraded"),
+        ({"heartbeat_at": HOUR}, "degraded"),
+        ({"kind": "ephemeral"}, "degraded"),
+    ],
+)
+def test_health_is_told_to_anyone(make_worker, worker, status):
+    if worker is not None:
+        if "heartbeat_at" in worker:
+            worker = {"heartbeat_at": timezone.now() - worker["heartbeat_at"]}
+        make_worker(**worker)
+    response = Client().get("/healthz")
+    report = response.json()
+    assert (response.status_code, report["status"]) == (200, status)
+    assert (report["database"], report["migrations"]) == ("ok", "applied")
+    assert report["workers"]["alive"] == (status == "ok")
+
+
+def test_health_is_down_while_migrations_are_missing(monkeypatch):
+    monkeypatch.setattr(health, "_migrated", lambda: False)
+    response = Client().get("/healthz")
+    assert (response.status_code, response.json()["status"]) == (503, "down")
+    assert response.json()["migrations"] == "missing: run manage.py migrate"
+
+
+def test_health_is_down_without_its_database(monkeypatch):
+    class Gone:
+        def cursor(self):
+            raise OperationalError("password=hunter2")
+
+    monkeypatch.setattr(health, "connection", Gone())
+    response = Client().get("/healthz")
+    assert response.status_code == 503
+    assert response.json()["database"] == "unreachable: OperationalError"
+    assert "hunter2" not in response.content.decode()

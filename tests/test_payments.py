@@ -22,10 +22,7 @@ from queues.models import Task
 from queues.retry import Fail, LostLease
 from queues.worker.context import TaskContext
 
-pytestmark = [
-    pytest.mark.django_db,
-    pytest.mark.filterwarnings("ignore:No directory at"),
-]
+pytestmark = pytest.mark.django_db
 
 
 @dataclass
@@ -238,7 +235,6 @@ class Coupons(Provider):
         )
 
 
-@pytest.mark.urls("payments.urls")
 def test_a_second_provider_is_a_class_and_a_setting(settings, client):
     settings.PAYMENT_PROVIDERS = {"coupons": f"{__name__}.Coupons"}
     settings.COUPONS_WEBHOOK_SECRETS = ["s"]

@@ -16,11 +16,7 @@ from payments.providers.base import NotConfigured
 from queues.models import Task
 
 URL = "/webhooks/razorpay"
-pytestmark = [
-    pytest.mark.django_db,
-    pytest.mark.urls("payments.urls"),
-    pytest.mark.filterwarnings("ignore:No directory at"),
-]
+pytestmark = pytest.mark.django_db
 
 
 def sign(body, secret="current-secret"):

@@ -42,7 +42,7 @@ def seed() -> None:
         enqueue("demo.reconcile_partner", {"partner": "Northwind"})
         for invoice in (1042, 1043):
             enqueue("demo.print_invoice", {"invoice": invoice, "billing_address": None})
-        enqueue("demo.count_primes", {"limit": 30_000_000}, priority=-10)
+        enqueue("demo.count_primes", {"limit": 600_000_000}, priority=-10)
         enqueue(
             "export",
             {"source": "transactions", "filter": {}},

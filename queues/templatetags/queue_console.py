@@ -65,6 +65,12 @@ def ago(value: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def since(value: datetime | None) -> str:
+    """How long since then: "4 min 12 s"."""
+    return formats.duration(None if value is None else (timezone.now() - value).total_seconds())
+
+
+@register.filter
 def pretty(value: Any) -> str:
     """JSON, indented, with the values of secret keys hidden."""
     return json.dumps(redact(value), indent=2, ensure_ascii=False, sort_keys=False)

@@ -12,11 +12,13 @@ function localise(root) {
   }
 }
 
-// Live parts ask for themselves while the page is seen and nothing in them is selected or open.
+// Live parts ask for themselves while the page is seen, nothing in them is selected or has the
+// focus, and there is something left to happen.
 function refreshable(part) {
   const chosen = window.getSelection();
   return (
     document.visibilityState === "visible" &&
+    !part.querySelector("[data-final]") &&
     !part.querySelector("input:checked:not([name=dependants])") &&
     !part.contains(document.activeElement?.closest("form, summary") ?? null) &&
     !(chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode))

@@ -269,6 +269,18 @@ def test_workers_survive_cut_connections(run_worker, sql):
     assert worker.stop() == 0
 
 
+def test_a_worker_whose_thread_crashed_ends_instead_of_looking_alive(run_worker, sql):
+    worker = run_worker("--grace", "0.5").started()
+    sql("ALTER FUNCTION fail_tasks RENAME TO fail_tasks_gone")
+    try:
+        made = enqueue("fail")
+        assert worker.wait(40) == 1
+        assert "thread crashed; the worker ends" in worker.lines
+        assert (row(made).status, row(made).attempts) == ("pending", 0)
+    finally:
+        sql("ALTER FUNCTION fail_tasks_gone RENAME TO fail_tasks")
+
+
 def test_log_lines_are_json_on_demand(run_worker):
     enqueue("echo")
     enqueue("fail", max_attempts=1)

@@ -94,7 +94,7 @@ class Finisher:
                         notes |= self._record([outcome])
                     return notes
                 [bad] = outcomes
-                if isinstance(bad, Failure | Release) or not isinstance(bad, Success):
+                if not isinstance(bad, Success):
                     raise
                 message = f"Its outcome could not be recorded: {error}"
                 outcomes = [Failure(bad.id, bad.lease, "BadResult", message, final=True)]

@@ -54,12 +54,13 @@ class Worker:
         self.maintenance = Maintenance(self.current_id)
         self._renewing = threading.Lock()
         self._signals = 0
+        self._crashed = False
 
     def current_id(self) -> str:
         return self.id
 
-    def run(self) -> None:
-        """Work until a signal or, with drain, until nothing is left. Raises nothing once started."""
+    def run(self) -> int:
+        """Work until a signal or, with drain, until nothing is left. Returns the exit code."""
         upkeep.ensure_queues()
         self.id = self._register()
         log.info(
@@ -74,7 +75,7 @@ class Worker:
         self._start()
         while not self.claimer.stopping.wait(0.5):
             pass
-        self._end()
+        return self._end()
 
     def renew(self, gone: str) -> None:
         """This worker was declared gone: drop what it held and go on under a new id."""
@@ -105,16 +106,31 @@ class Worker:
 
     def _start(self) -> None:
         self._executors = [
-            _thread(f"executor-{n}", work, self.holdings, self._report)
+            self._thread(f"executor-{n}", work, self.holdings, self._report)
             for n in range(self.options.concurrency)
         ]
-        self._finisher = _thread("finisher", self.finisher.run)
+        self._finisher = self._thread("finisher", self.finisher.run)
         self._others = [
-            _thread("claimer", self.claimer.run),
-            _thread("listener", Listener(self.claimer).run),
-            _thread("maintenance", self.maintenance.run),
+            self._thread("claimer", self.claimer.run),
+            self._thread("listener", Listener(self.claimer).run),
+            self._thread("maintenance", self.maintenance.run),
         ]
-        self._pulse = _thread("pulse", self.pulse.run)
+        self._pulse = self._thread("pulse", self.pulse.run)
+
+    def _thread(self, name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+        """Start a thread. Should it crash, the process ends: a worker without it only looks alive."""
+
+        def guarded() -> None:
+            try:
+                target(*args)
+            except BaseException:
+                log.critical("thread crashed; the worker ends", thread=name, exc_info=True)
+                self._crashed = True
+                self.claimer.stop()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _report(self, outcome: Outcome, holding: Holding) -> None:
         self.finisher.report(outcome, holding)
@@ -124,7 +140,7 @@ class Worker:
         self._signals += 1
         self.claimer.stop()
 
-    def _end(self) -> None:
+    def _end(self) -> int:
         """Stop claiming, finish what runs within the grace, give the rest back."""
         log.info("stopping", worker=self.id, held=len(self.holdings.all()))
         self.claimer.stop()
@@ -149,10 +165,11 @@ class Worker:
         if unfinished:
             # Handlers that outlived the grace still run in their threads; their tasks are others'
             # now, so the process must not linger for them.
-            os._exit(0)
+            os._exit(int(self._crashed))
         for thread in [*self._executors, *self._others, self._pulse]:
             thread.join(timeout=2)
         connections.close_all()
+        return int(self._crashed)
 
     def _give_back(self, buffered: list[Holding]) -> None:
         if buffered:
@@ -161,12 +178,6 @@ class Worker:
 
     def _last_word(self) -> list[UUID]:
         return _try(claims.unregister_worker, self.id) or []
-
-
-def _thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
-    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
-    thread.start()
-    return thread
 
 
 def _try(verb: Callable[..., T], *args: Any) -> T | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -37,7 +38,7 @@ class Command(BaseCommand):
         known = list(Queue.objects.values_list("name", flat=True))
         if unknown := [name for name in queues if name not in known]:
             raise CommandError(f"There is no queue {unknown[0]!r}. Queues: {', '.join(known)}.")
-        Worker(
+        worker = Worker(
             Options(
                 queues=queues or None,
                 concurrency=options["concurrency"],
@@ -45,4 +46,5 @@ class Command(BaseCommand):
                 name=options["name"],
                 grace=options["grace"],
             )
-        ).run()
+        )
+        sys.exit(worker.run())

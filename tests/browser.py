@@ -11,7 +11,15 @@ import pytest
 from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Response,
+    sync_playwright,
+)
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -46,12 +54,13 @@ def one_browser() -> Iterator[Browser]:
 
 @pytest.fixture(name="open_browser")
 def windows(browser: Browser, live_server: Any) -> Iterator[Callable[..., Page]]:
-    """Open a window of its own, logged in as a member of `client`'s user or not at all.
+    """Open a window of its own, logged in as the user of `client` or not at all.
 
     What its pages complain of (errors of scripts, of the console, of requests) fails the test.
     """
     cache.clear()
-    opened, complaints = [], []
+    opened: list[BrowserContext] = []
+    complaints: list[str] = []
 
     def open_window(client: Client | None = None, **options: Any) -> Page:
         context = browser.new_context(
@@ -65,17 +74,18 @@ def windows(browser: Browser, live_server: Any) -> Iterator[Callable[..., Page]]
                 [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
             )
         page = context.new_page()
+
+        def on_console(told: ConsoleMessage) -> None:
+            if told.type in ("error", "warning"):
+                complaints.append(f"{page.url}: {told.text}")
+
+        def on_response(got: Response) -> None:
+            if got.status >= 400:
+                complaints.append(f"{got.status} {got.url}")
+
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
-        page.on(
-            "console",
-            lambda told: (
-                told.type in ("error", "warning") and complaints.append(f"{page.url}: {told.text}")
-            ),
-        )
-        page.on(
-            "response",
-            lambda got: got.status >= 400 and complaints.append(f"{got.status} {got.url}"),
-        )
+        page.on("console", on_console)
+        page.on("response", on_response)
         return page
 
     yield open_window

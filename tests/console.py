@@ -15,7 +15,8 @@ HTMX = {"HTTP_HX_REQUEST": "true"}
 
 
 def html(response: Any) -> str:
-    return response.content.decode()
+    text: str = response.content.decode()
+    return text
 
 
 def words(response: Any) -> str:

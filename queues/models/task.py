@@ -1,141 +1,20 @@
-"""The nouns of the queue: tables, columns, constraints and indexes.
-
-Every change of a task's state is an SQL function (queues/sql), wrapped once in queues/claims.py,
-queues/enqueue.py or queues/operations.py. Code that saves a Task by hand still cannot break the
-rules: CHECK constraints forbid impossible rows and a trigger refuses illegal transitions.
-"""
-
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Func, Q, Value
-from django.db.models.functions import Coalesce, Length, Now
-from django.db.models.lookups import LessThanOrEqual
+from django.db.models import F, Q, Value
+from django.db.models.functions import Coalesce
 
-MAX_JSON_BYTES = 1024 * 1024
-CALENDAR = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
-
-
-class DatabaseClock(Func):
-    """clock_timestamp(): the database's wall clock, also inside a long transaction."""
-
-    function = "clock_timestamp"
-    output_field = models.DateTimeField()
-
-
-class NewTaskId(Func):
-    """A time-ordered uuid (version 7) made by the database."""
-
-    function = "new_task_id"
-    output_field = models.UUIDField()
-
-
-def at_most_bytes(column: str, limit: int) -> LessThanOrEqual:
-    size = Func(F(column), function="pg_column_size", output_field=models.IntegerField())
-    return LessThanOrEqual(size, limit)
-
-
-def at_most_characters(column: str, limit: int) -> LessThanOrEqual:
-    return LessThanOrEqual(Length(column), limit)
-
-
-class Queue(models.Model):
-    """One queue and its rules. Tasks name it; a task in an unknown queue is refused."""
-
-    name = models.TextField(primary_key=True)
-    description = models.TextField(blank=True, db_default="")
-    max_concurrent = models.PositiveIntegerField(
-        null=True,
-        blank=True,
-        help_text="Tasks processing at once, over all workers. Empty: no cap.",
-    )
-    default_timeout = models.DurationField(
-        db_default=timedelta(minutes=10), help_text="For tasks that bring no timeout of their own."
-    )
-    default_max_attempts = models.PositiveSmallIntegerField(db_default=5)
-    paused = models.BooleanField(db_default=False)
-    paused_reason = models.TextField(blank=True, db_default="")
-    paused_by = models.TextField(blank=True, db_default="")
-    paused_at = models.DateTimeField(null=True, blank=True)
-    paused_until = models.DateTimeField(
-        null=True, blank=True, help_text="Claims resume by themselves then. Empty: until resumed."
-    )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    class Meta:
-        db_table = "queues"
-        ordering = ["name"]
-        permissions = [("pause_queue", "Can pause and resume a queue")]
-        constraints = [
-            models.CheckConstraint(
-                name="queues_name_is_a_slug", condition=Q(name__regex=r"^[a-z][a-z0-9_.-]{0,62}$")
-            ),
-            models.CheckConstraint(
-                name="queues_max_concurrent_positive", condition=Q(max_concurrent__gt=0)
-            ),
-            models.CheckConstraint(
-                name="queues_default_timeout_positive",
-                condition=Q(default_timeout__gt=timedelta(0)),
-            ),
-            models.CheckConstraint(
-                name="queues_default_max_attempts_range",
-                condition=Q(default_max_attempts__range=(1, 100)),
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Worker(models.Model):
-    """One start of one worker. A process heartbeats; an ephemeral caller never does."""
-
-    class Kind(models.TextChoices):
-        PROCESS = "process"
-        EPHEMERAL = "ephemeral"
-
-    class Status(models.TextChoices):
-        ALIVE = "alive"
-        DRAINING = "draining"
-        GONE = "gone"
-
-    id = models.TextField(primary_key=True)
-    kind = models.TextField(choices=Kind.choices, db_default=Kind.EPHEMERAL)
-    status = models.TextField(choices=Status.choices, db_default=Status.ALIVE)
-    host = models.TextField(blank=True, db_default="")
-    pid = models.IntegerField(null=True, blank=True)
-    version = models.TextField(blank=True, db_default="")
-    queues = ArrayField(
-        models.TextField(), null=True, blank=True, help_text="Queues it claims from. Empty: all."
-    )
-    concurrency = models.PositiveIntegerField(db_default=1)
-    metadata = models.JSONField(db_default=Value({}, output_field=models.JSONField()))
-    started_at = models.DateTimeField(db_default=DatabaseClock())
-    heartbeat_at = models.DateTimeField(null=True, blank=True)
-    last_seen_at = models.DateTimeField(db_default=DatabaseClock())
-    idle_since = models.DateTimeField(null=True, blank=True)
-    swept_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        db_table = "workers"
-        ordering = ["-started_at", "id"]
-        constraints = [
-            models.CheckConstraint(
-                name="workers_kind_known", condition=Q(kind__in=["process", "ephemeral"])
-            ),
-            models.CheckConstraint(
-                name="workers_status_known", condition=Q(status__in=["alive", "draining", "gone"])
-            ),
-            models.CheckConstraint(
-                name="workers_id_at_most_200_characters", condition=at_most_characters("id", 200)
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.id
+from queues.models.queue import Queue
+from queues.models.shared import (
+    CALENDAR,
+    MAX_JSON_BYTES,
+    DatabaseClock,
+    NewTaskId,
+    at_most_bytes,
+    at_most_characters,
+)
 
 
 class Task(models.Model):
@@ -354,53 +233,3 @@ class TaskDependency(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task_id} after {self.predecessor_id}"
-
-
-class Operation(models.Model):
-    """One act of a person: who, why, what. Written in the transaction of the change itself."""
-
-    id = models.UUIDField(primary_key=True, db_default=NewTaskId(), editable=False)
-    verb = models.TextField()
-    actor = models.TextField(help_text="The user's name, kept when the user is deleted.")
-    reason = models.TextField(blank=True, db_default="")
-    requested = models.PositiveIntegerField()
-    done = models.PositiveIntegerField()
-    skipped = models.PositiveIntegerField()
-    created_at = models.DateTimeField(db_default=DatabaseClock())
-
-    class Meta:
-        db_table = "operations"
-        ordering = ["-id"]
-        constraints = [
-            models.CheckConstraint(
-                name="operations_adds_up", condition=Q(requested=F("done") + F("skipped"))
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.verb} by {self.actor}"
-
-
-class OperationItem(models.Model):
-    """What an operation did to one task, or why it left it alone."""
-
-    id = models.BigAutoField(primary_key=True)
-    operation = models.ForeignKey(Operation, models.CASCADE, related_name="items")
-    task_id = models.UUIDField()
-    outcome = models.TextField()
-    before = models.TextField(blank=True, db_default="")
-    after = models.TextField(blank=True, db_default="")
-    note = models.TextField(blank=True, db_default="")
-
-    class Meta:
-        db_table = "operation_items"
-        ordering = ["id"]
-        constraints = [
-            models.CheckConstraint(
-                name="operation_items_outcome_known", condition=Q(outcome__in=["done", "skipped"])
-            )
-        ]
-        indexes = [models.Index("task_id", name="operation_items_task")]
-
-    def __str__(self) -> str:
-        return f"{self.outcome} {self.task_id}"

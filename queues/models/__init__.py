@@ -1,0 +1,25 @@
+"""The nouns of the queue: tables, columns, constraints and indexes.
+
+Every change of a task's state is an SQL function (queues/sql), wrapped once in queues/claims.py,
+queues/enqueue.py or queues/operations.py. Code that saves a Task by hand still cannot break the
+rules: CHECK constraints forbid impossible rows and a trigger refuses illegal transitions.
+"""
+
+from queues.models.operation import Operation, OperationItem
+from queues.models.queue import Queue
+from queues.models.shared import CALENDAR, MAX_JSON_BYTES, DatabaseClock, NewTaskId
+from queues.models.task import Task, TaskDependency
+from queues.models.worker import Worker
+
+__all__ = [
+    "CALENDAR",
+    "MAX_JSON_BYTES",
+    "DatabaseClock",
+    "NewTaskId",
+    "Operation",
+    "OperationItem",
+    "Queue",
+    "Task",
+    "TaskDependency",
+    "Worker",
+]

@@ -1,0 +1,36 @@
+"""Expressions and limits that the tables share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import models
+from django.db.models import F, Func
+from django.db.models.functions import Length
+from django.db.models.lookups import LessThanOrEqual
+
+MAX_JSON_BYTES = 1024 * 1024
+CALENDAR = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+
+
+class DatabaseClock(Func):
+    """clock_timestamp(): the database's wall clock, also inside a long transaction."""
+
+    function = "clock_timestamp"
+    output_field = models.DateTimeField()
+
+
+class NewTaskId(Func):
+    """A time-ordered uuid (version 7) made by the database."""
+
+    function = "new_task_id"
+    output_field = models.UUIDField()
+
+
+def at_most_bytes(column: str, limit: int) -> LessThanOrEqual:
+    size = Func(F(column), function="pg_column_size", output_field=models.IntegerField())
+    return LessThanOrEqual(size, limit)
+
+
+def at_most_characters(column: str, limit: int) -> LessThanOrEqual:
+    return LessThanOrEqual(Length(column), limit)

@@ -45,7 +45,7 @@ DATABASE_URL: str = env.str("DATABASE_URL", default="") or (
     _embedded_url or "postgresql://127.0.0.1:1/not-running"
 )
 # The embedded database is the demo's, so whoever connects to it knows the demo's task types.
-DEMO = env.bool("OPSCONSOLE_DEMO", default=DATABASE_URL == _embedded_url)
+DEMO = env.bool("OPSCONSOLE_DEMO", default=_embedded_url == DATABASE_URL)
 DATABASES = {
     "default": {
         **env.db_url_config(DATABASE_URL, engine="django.db.backends.postgresql"),

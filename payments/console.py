@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.core.cache import cache
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -26,20 +28,23 @@ def paid_but_not_fulfilled(snapshot: Snapshot) -> Iterable[verdicts.Problem]:
     late = cache.get_or_set("payments.late", _late, FRESH_SECONDS)
     if late:
         oldest = (snapshot.at - min(late)).total_seconds()
-        if oldest > LATE_SECONDS:
-            yield verdicts.Problem(
-                95,
-                f"{count(len(late), 'order')} paid but not fulfilled",
-                f"The oldest was paid {duration(oldest)} ago.",
-                "See the orders",
-                reverse("admin:payments_transaction_changelist")
-                + "?status__exact=paid&fulfilled_at__isnull=True",
-                "payments.view_transaction",
-            )
+        yield verdicts.Problem(
+            95,
+            f"{count(len(late), 'order')} paid but not fulfilled",
+            f"The oldest was paid {duration(oldest)} ago.",
+            "See the orders",
+            reverse("admin:payments_transaction_changelist")
+            + "?status__exact=paid&fulfilled_at__isnull=True",
+            "payments.view_transaction",
+        )
 
 
-def _late() -> list[object]:
-    rows = Transaction.objects.filter(status="paid", fulfilled_at__isnull=True)
+def _late() -> list[datetime]:
+    rows = Transaction.objects.filter(
+        status="paid",
+        fulfilled_at__isnull=True,
+        updated_at__lt=Now() - timedelta(seconds=LATE_SECONDS),
+    )
     return list(rows.order_by("updated_at").values_list("updated_at", flat=True)[: CAP + 1])
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.cache import cache
 from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
@@ -24,6 +25,12 @@ from django.utils import timezone
 from queues.models import Task, Worker
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """The console's snapshot is kept for some seconds, also from one test to the next."""
+    cache.clear()
 
 
 @pytest.fixture

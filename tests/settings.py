@@ -12,15 +12,19 @@ from pathlib import Path
 
 from opsconsole import embedded_postgres
 
-_home = Path(tempfile.mkdtemp(prefix="opsconsole-tests-"))
-_home.chmod(0o755)
-atexit.register(shutil.rmtree, _home, ignore_errors=True)
+if _given := os.environ.get("OPSCONSOLE_TESTS_HOME"):
+    _home = Path(_given)  # A worker process that a test started.
+else:
+    _home = Path(tempfile.mkdtemp(prefix="opsconsole-tests-"))
+    _home.chmod(0o755)
+    os.environ["OPSCONSOLE_TESTS_HOME"] = str(_home)
+    atexit.register(shutil.rmtree, _home, ignore_errors=True)
 EMBEDDED = not os.environ.get("DATABASE_URL")
 if EMBEDDED:
     os.environ["DATABASE_URL"] = embedded_postgres.start(_home, throwaway=True).url
     atexit.register(embedded_postgres.stop, _home)
 os.environ["OPSCONSOLE_HOME"] = str(_home)
-(_home / "static").mkdir()
+(_home / "static").mkdir(exist_ok=True)
 os.environ["SECRET_KEY"] = "only-for-tests"
 os.environ["RAZORPAY_WEBHOOK_SECRETS"] = "current-secret,previous-secret"
 os.environ["HTTP_REQUEST_ALLOWED_HOSTS"] = "127.0.0.1"

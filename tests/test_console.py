@@ -24,11 +24,6 @@ STAFF = ["viewer", "operator", "payments", "admin"]
 VERBS = {"retry": "failed", "requeue": "scheduled", "cancel": "pending"}
 
 
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    cache.clear()
-
-
 @pytest.fixture
 def files(monkeypatch):
     storage = InMemoryStorage()

@@ -193,10 +193,7 @@ def test_a_lease_that_cannot_be_is_refused(act, make_task):
     "verb",
     [
         "retry",
-        pytest.param(
-            "cancel",
-            marks=pytest.mark.xfail(strict=True, reason="Each mention counts as one cancelled."),
-        ),
+        "cancel",
     ],
 )
 def test_a_task_given_twice_is_done_once(act, make_task, verb):
@@ -206,7 +203,6 @@ def test_a_task_given_twice_is_done_once(act, make_task, verb):
     assert Operation.objects.get().done == 1
 
 
-@pytest.mark.xfail(strict=True, reason="The login leads to the act itself, which has no page.")
 def test_who_must_log_in_to_act_is_led_to_a_page(user_in, make_task):
     user_in("operator")
     client, task = Client(), make_task("failed")

@@ -15,12 +15,6 @@ from tests.console import elements, fill, words
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
-CALLERS = pytest.mark.xfail(strict=True, reason="A caller without heartbeat never counts.")
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    cache.clear()
 
 
 @pytest.fixture
@@ -105,10 +99,9 @@ def test_tasks_that_no_worker_will_take_are_told(verdict, make_task, make_worker
     [
         {},
         {"queues": ["other", "default"]},
-        pytest.param({"kind": "ephemeral", "queues": ["default"]}, marks=CALLERS),
+        pytest.param({"kind": "ephemeral", "queues": ["default"]}),
         pytest.param(
             {"kind": "ephemeral", "queues": ["default"], "last_seen_at": timedelta(minutes=3)},
-            marks=CALLERS,
         ),
     ],
 )
@@ -148,7 +141,6 @@ def test_a_failure_without_a_fingerprint_is_told_too(verdict, make_task, make_wo
     )
 
 
-@pytest.mark.xfail(strict=True, reason="The most frequent failure is taken for granted.")
 def test_a_failure_that_is_retried_while_the_picture_is_taken_does_no_harm(make_task):
     make_task("failed")
     torn = replace(snapshots.take_snapshot(), failures=[])

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from django.core.cache import cache
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
@@ -14,11 +13,6 @@ from tests.console import elements, fill, link, message, task_ids, words
 
 HOUR = timedelta(hours=1)
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    cache.clear()
 
 
 def test_stuck_tasks_are_shown_with_the_evidence(client_of, make_task, make_worker):

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
@@ -17,11 +16,6 @@ from tests.console import elements, task_ids, words
 
 pytestmark = pytest.mark.django_db
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    cache.clear()
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def page_of(client_of):
         ("scheduled", {}, "Due in 1 h 30 min.", "Due in "),
         (
             "scheduled",
-            {"attempts": 2},
+            {"attempts": 2, "errors": [{"attempt": 2, "at": "2026-01-01T00:00:00Z"}]},
             "Attempt 2 of 5 failed; the next is due in 1 h 30 min.",
             "it runs when a worker is free",
         ),

@@ -12,6 +12,8 @@ from django.core.exceptions import PermissionDenied
 from django.db import OperationalError, connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.middleware import HtmxDetails
 from psycopg.errors import QueryCanceled
 
@@ -40,10 +42,23 @@ def staff_with(permission: str) -> Callable[[View[P]], View[P]]:
 def _ask_to_log_in(request: HttpRequest) -> HttpResponse:
     """To the login page; a fragment asked for by htmx takes the whole page there."""
     if not getattr(request, "htmx", False):
-        return redirect_to_login(request.get_full_path())
+        # A form that was sent cannot be sent again by a link: lead to where it stood.
+        return redirect_to_login(
+            request.get_full_path() if request.method == "GET" else way_back(request)
+        )
     response = HttpResponse(status=204)
     response["HX-Refresh"] = "true"
     return response
+
+
+def way_back(request: HttpRequest) -> str:
+    """Where the form says that it stood, if that is a page of ours; else the task list."""
+    back = request.POST.get("back", "")
+    if url_has_allowed_host_and_scheme(
+        back, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    ):
+        return back
+    return reverse("queue:tasks")
 
 
 def page(permission: str) -> Callable[[View[P]], View[P]]:

@@ -10,11 +10,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from queues import operations
-from queues.console.access import staff_with
+from queues.console.access import staff_with, way_back
 from queues.console.formats import count
 from queues.models import Operation, Task
 from queues.operations import OperationError
@@ -42,7 +41,7 @@ def act(request: HttpRequest) -> HttpResponse:
         return HttpResponseBadRequest(
             "The selection holds something that is no task.", content_type="text/plain"
         )
-    back = _way_back(request)
+    back = way_back(request)
     if not ids:
         messages.warning(request, "No task was selected. Tick some rows, then press the button.")
         return redirect(back)
@@ -59,24 +58,14 @@ def act(request: HttpRequest) -> HttpResponse:
 
 def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
     """Ids, and the leases that the person saw where the form says them ("id:lease")."""
-    ids, leases = [], []
-    for value in dict.fromkeys(request.POST.getlist("task")):
+    chosen: dict[UUID, int | None] = {}
+    for value in request.POST.getlist("task"):
         id, _, lease = value.partition(":")
-        ids.append(UUID(id))
-        leases.append(int(lease) if lease else None)
         if lease and not 0 <= int(lease) < 2**63:
             raise ValueError(lease)
-    seen = [lease for lease in leases if lease is not None]
-    return ids, seen if len(seen) == len(ids) and seen else None
-
-
-def _way_back(request: HttpRequest) -> str:
-    back = request.POST.get("back", "")
-    if url_has_allowed_host_and_scheme(
-        back, allowed_hosts={request.get_host()}, require_https=request.is_secure()
-    ):
-        return back
-    return reverse("queue:tasks")
+        chosen.setdefault(UUID(id), int(lease) if lease else None)
+    seen = [lease for lease in chosen.values() if lease is not None]
+    return list(chosen), seen if seen and len(seen) == len(chosen) else None
 
 
 def _ask(

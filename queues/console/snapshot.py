@@ -42,7 +42,7 @@ SELECT q.name, q.max_concurrent,
            (SELECT min(t.run_at) FROM (SELECT t.run_at FROM tasks t WHERE t.queue = q.name AND t.status = 'pending'
                                         ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id LIMIT {CAP}) t))::float8,
        EXISTS (SELECT FROM workers w WHERE w.status = 'alive'
-                AND coalesce(w.heartbeat_at, w.last_seen_at - interval '4 minutes') > clock_timestamp() - interval '1 minute'
+                AND coalesce(w.heartbeat_at, w.last_seen_at + interval '4 minutes') > clock_timestamp() - interval '1 minute'
                 AND (w.queues IS NULL AND w.kind = 'process' OR q.name = ANY (w.queues)
                      OR w.kind = 'ephemeral' AND EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.queue = q.name AND t.status = 'processing'))),
        (SELECT jsonb_object_agg(c.state, c.n) FROM counted c WHERE c.queue = q.name)

@@ -127,7 +127,7 @@ def sentence(task: Task) -> str:
             return f"Waits for {count(task.waits_on, 'task')} that must complete first."
         case "scheduled":
             wait = duration((task.run_at - now).total_seconds())
-            if task.attempts:
+            if task.errors and task.errors[-1].get("attempt") == task.attempts:
                 return f"Attempt {task.attempts} of {task.max_attempts} failed; the next is due in {wait}."
             return f"Due in {wait}." + (f" {task.error}" if task.error else "")
         case "pending":
@@ -156,7 +156,9 @@ def _why_pending(task: Task) -> str:
         return f"Queue {queue.name} is paused{by}{why}."
     fresh = timezone.now() - timedelta(minutes=1)
     serving = Q(queues__isnull=True) | Q(queues__contains=[queue.name])
-    if not Worker.objects.filter(serving, status="alive", heartbeat_at__gt=fresh).exists():
+    beating = Worker.objects.filter(serving, status="alive", heartbeat_at__gt=fresh)
+    callers = Task.objects.filter(queue=queue, status="processing")
+    if not beating.exists() and not callers.exists():
         return f"No live worker serves queue {queue.name}."
     if queue.max_concurrent is not None:
         running = Task.objects.filter(queue=queue, status="processing").count()

@@ -78,7 +78,7 @@ def queues_without_worker(snapshot: Snapshot) -> Iterable[Problem]:
 @register
 def failures(snapshot: Snapshot) -> Iterable[Problem]:
     failed = snapshot.total("failed")
-    if failed:
+    if failed and snapshot.failures:
         worst, times = snapshot.failures[0]
         yield Problem(
             70,

@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
     FOR v IN
-        SELECT r.id, r.lease AS seen, t.lease, t.status, t.queue, t.worker_id, t.attempts, t.started_at,
+        SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status, t.queue, t.worker_id, t.attempts, t.started_at,
                stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) AS reason
           FROM unnest(p_ids, p_leases) r(id, lease)
           LEFT JOIN tasks t ON t.id = r.id LEFT JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id

@@ -6,7 +6,7 @@ RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_ids uuid[] := p_ids;
+    v_ids uuid[] := ARRAY(SELECT DISTINCT unnest(p_ids));
     v tasks;
     v_id uuid;
     v_waits integer;

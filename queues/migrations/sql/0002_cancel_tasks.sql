@@ -10,7 +10,7 @@ DECLARE
     v_done uuid[] := '{}';
 BEGIN
     PERFORM lock_with_dependants(p_ids);
-    FOR v IN SELECT r.id, t.status FROM unnest(p_ids) r(id) LEFT JOIN tasks t ON t.id = r.id ORDER BY r.id LOOP
+    FOR v IN SELECT r.id, t.status FROM (SELECT DISTINCT unnest(p_ids) AS id) r LEFT JOIN tasks t ON t.id = r.id ORDER BY r.id LOOP
         IF v.status IS NULL THEN
             RETURN QUERY SELECT v.id, 'skipped', '', '', 'it does not exist';
         ELSIF v.status IN ('completed', 'failed', 'cancelled') THEN

@@ -59,11 +59,11 @@ DATABASES["default"]["OPTIONS"].setdefault("application_name", "opsconsole")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
-    "opsconsole.apps.OpsConsoleConfig",
     "queues.apps.QueuesConfig",
     "payments.apps.PaymentsConfig",
     "django.contrib.admin",
     "django.contrib.auth",
+    "opsconsole.apps.OpsConsoleConfig",
     "django.contrib.contenttypes",
     "django.contrib.humanize",
     "django.contrib.messages",

@@ -166,8 +166,10 @@ class QueueAdmin(ModelAdmin):
         return ("name",) if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
-        """A queue that a task names cannot be deleted."""
-        if obj is not None and Task.objects.filter(queue_id=obj.pk).exists():
+        """A queue that a task names cannot be deleted, nor the one that tasks get by default."""
+        if obj is not None and (
+            obj.pk == "default" or Task.objects.filter(queue_id=obj.pk).exists()
+        ):
             return False
         return super().has_delete_permission(request, obj)
 

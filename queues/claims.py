@@ -7,10 +7,10 @@ longer the task's changes nothing and is answered "stale".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, connection
@@ -20,6 +20,8 @@ from queues.clean import dumps, storable_json, storable_text
 
 Outcome = Literal["recorded", "already", "stale"]
 CONFLICT_TRIES = 3
+LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 16_000
+T = TypeVar("T")
 
 
 class WorkerGone(Exception):
@@ -34,7 +36,7 @@ class ClaimedTask:
     lease: int
     queue: str
     type: str
-    payload: Any
+    payload_text: str
     attempts: int
     max_attempts: int
     lost: int
@@ -42,6 +44,12 @@ class ClaimedTask:
     tenant_id: str | None
     correlation_id: str | None
     created_at: datetime
+
+    @property
+    def payload(self) -> Any:
+        """The payload, read anew. Raises ValueError or RecursionError for JSON beyond Python's
+        bounds, which PostgreSQL takes: it must fail its own task only, not the claim."""
+        return json.loads(self.payload_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +83,38 @@ class Failed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """The answer to a heartbeat."""
+    """The answer to a heartbeat. `lost`: (id, lease) of what the worker holds no more."""
 
     status: str
-    lost: set[UUID] = field(default_factory=set)
+    lost: set[tuple[UUID, int]] = field(default_factory=set)
 
 
 def query(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run one verb and fetch its rows.
+    """Run one verb and fetch its rows, through conflicts."""
 
-    A deadlock or serialization failure is tried three times, unless the caller holds a transaction
-    open: then the whole transaction is lost and its owner must decide.
+    def run() -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
+    return through_conflicts(run)
+
+
+def through_conflicts(work: Callable[[], T]) -> T:
+    """Do a whole transaction's work, up to three times while the database reports a conflict.
+
+    Inside a transaction that the caller holds open there is one try: all of it is lost then, and
+    its owner must decide.
     """
-    for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
+    for _ in range(CONFLICT_TRIES - 1):
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql, params)
-                rows: list[tuple[Any, ...]] = cursor.fetchall()
-                return rows
+            return work()
         except DatabaseError as error:
             conflict = isinstance(error.__cause__, DeadlockDetected | SerializationFailure)
-            if not conflict or connection.in_atomic_block or not tries_left:
+            if not conflict or connection.in_atomic_block:
                 raise
-    raise AssertionError("unreachable")
+    return work()
 
 
 def register_worker(
@@ -139,10 +156,7 @@ def claim_tasks(worker: str, queues: Sequence[str] | None, limit: int) -> list[C
         if isinstance(error.__cause__, ObjectNotInPrerequisiteState):
             raise WorkerGone(worker) from error
         raise
-    return [
-        ClaimedTask(id, lease, queue, type, json.loads(payload), *rest)
-        for id, lease, queue, type, payload, *rest in rows
-    ]
+    return [ClaimedTask(*row) for row in rows]
 
 
 def rescue_lost(silence: timedelta) -> list[tuple[UUID, str, str]]:
@@ -165,23 +179,29 @@ def worker_idle(worker: str) -> None:
 
 
 def heartbeat(worker: str, held: Sequence[tuple[UUID, int, float | None]]) -> Pulse:
-    """Say that the worker lives and what it holds: (id, lease, seconds since its handler began).
+    """Say that the worker lives and all that it holds: (id, lease, seconds since its handler began).
 
-    The seconds are None for a task that still waits in the worker's buffer.
+    The seconds are None for a task that still waits in the worker's buffer. What the database has
+    under this worker's name besides goes back to its queue.
     """
     ids, leases, elapsed = _columns(held, 3)
-    [(status, lost)] = query(
-        "SELECT * FROM heartbeat(%s, %s::uuid[], %s::bigint[], %s::float8[])",
+    [(status, lost, lost_leases)] = query(
+        "SELECT * FROM heartbeat(%s, %s::uuid[], %s::bigint[], %s::float8[], true)",
         [worker, ids, leases, elapsed],
     )
-    return Pulse(status, set(lost))
+    return Pulse(status, set(zip(lost, lost_leases, strict=True)))
 
 
 def complete_tasks(successes: Sequence[Success]) -> dict[UUID, Outcome]:
     """Record successes. A stale one was another's by then: its outcome was thrown away."""
     ids, leases, results, outputs = _columns(
         [
-            (s.id, s.lease, None if s.result is None else _storable(s.result), s.output_location)
+            (
+                s.id,
+                s.lease,
+                None if s.result is None else _storable(s.result),
+                s.output_location and storable_text(s.output_location),
+            )
             for s in successes
         ],
         4,
@@ -242,8 +262,8 @@ def _error(failure: Failure) -> str:
     return _storable(
         {
             "class": failure.error_class,
-            "message": failure.message,
-            "traceback": failure.traceback,
+            "message": failure.message[:LONGEST_MESSAGE],
+            "traceback": failure.traceback[-LONGEST_TRACEBACK:],
             "fingerprint": failure.fingerprint,
         }
     )

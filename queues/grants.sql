@@ -12,7 +12,7 @@ DECLARE
     v_others constant text[] := ARRAY[
         'refuse_illegal_transition', 'hold_until_due', 'wake_workers', 'promote_due', 'seat_worker',
         'settle_dependants', 'lock_with_dependants', 'mark_workers_gone', 'rescue_lost', 'retry_tasks',
-        'requeue_tasks', 'cancel_tasks', 'stuck_reason', 'retry_delay', 'attempt_record', 'add_error'];
+        'requeue_tasks', 'cancel_tasks', 'require_read_committed', 'lost_sentence', 'stuck_reason', 'retry_delay', 'attempt_record', 'add_error'];
 BEGIN
     FOR v_function, v_name IN
         SELECT p.oid::regprocedure, p.proname FROM pg_proc p

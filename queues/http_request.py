@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -122,7 +123,13 @@ def _decoded(body: bytes, response: httpx.Response) -> str:
     encoding = response.headers.get("content-encoding", "identity").lower()
     if body and encoding != "identity":
         return f"[{encoding}: not unpacked]"
-    return body[:MOST_READ_BYTES].decode(response.charset_encoding or "utf-8", "replace")
+    charset = response.charset_encoding or "utf-8"
+    try:
+        codecs.lookup(charset)
+    except LookupError:
+        # The request was answered: what its text is called must not make it run again.
+        charset = "utf-8"
+    return body[:MOST_READ_BYTES].decode(charset, "replace")
 
 
 @cache

@@ -38,7 +38,7 @@ class NewTask:
     priority: int | None = None
     run_at: datetime | timedelta | str | None = None
     dedupe_key: str | None = None
-    after: Sequence[UUID | str] = ()
+    after: Sequence[UUID | str] | None = ()
     on_failure: str = "cancel"
     tenant_id: str | None = None
     max_attempts: int | None = None
@@ -138,6 +138,8 @@ def _moment(value: Any) -> datetime | timedelta | None:
 
 
 def _ids(value: Any) -> list[UUID] | None:
+    if value is None:
+        return None
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise EnqueueError(f"after is a list of task ids, not {value!r}.")
     try:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from queues.claims import query
+from queues.claims import query, through_conflicts
 from queues.clean import storable_text
 from queues.models import Operation, OperationItem
 
@@ -77,6 +77,12 @@ def _record(
         raise OperationError(f"{len(ids):,} tasks were selected; one act takes {MAX_TASKS:,}.")
     reason = storable_text(reason)[:2000]
     arguments = [storable_text(a) if isinstance(a, str) else a for a in arguments]
+    return through_conflicts(lambda: _carry_out(verb, ids, actor, reason, sql, arguments))
+
+
+def _carry_out(
+    verb: str, ids: Sequence[UUID], actor: str, reason: str, sql: str, arguments: list[Any]
+) -> Operation:
     with transaction.atomic():
         rows = query(sql, [list(ids), *arguments])
         done = sum(outcome == "done" for _, outcome, *_ in rows)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -154,6 +155,22 @@ def test_a_bad_queue_is_refused_with_a_sentence(client_of, fields, sentence):
     assert page.status_code == 200
     assert sentence in page.content.decode()
     assert not Queue.objects.filter(default_max_attempts=7).exists()
+
+
+def test_who_manages_accounts_cannot_become_more(client_of):
+    client = client_of("admin")
+    root = User.objects.create_superuser("root", password="pw")
+    own = User.objects.get(username="admin")
+    url = reverse("admin:auth_user_change", args=[own.pk])
+    fields = {"username": "admin", "is_active": "on", "is_staff": "on", "is_superuser": "on"}
+    dates = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    assert client.post(url, fields | dates | {"groups": [own.groups.get().pk]}).status_code == 302
+    own.refresh_from_db()
+    assert not own.is_superuser
+    theirs = reverse("admin:auth_user_password_change", args=[root.pk])
+    client.post(theirs, {"password1": "taken-over-1", "password2": "taken-over-1"})
+    root.refresh_from_db()
+    assert root.check_password("pw")
 
 
 def test_groups_hold_what_their_names_say(client_of):

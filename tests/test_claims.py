@@ -242,7 +242,7 @@ def test_the_heartbeat_tells_what_was_lost(make_worker):
     claims.query("SELECT * FROM requeue_tasks(%s, NULL, true)", [[rescued.id]])
     pulse = claims.heartbeat("w1", [(t.id, t.lease, 0.0) for t in (kept, cancelled, rescued)])
     assert pulse.status == "alive"
-    assert pulse.lost == {cancelled.id, rescued.id}
+    assert pulse.lost == {(cancelled.id, 1), (rescued.id, 1)}
     assert claims.heartbeat("nobody", []).status == "gone"
 
 
@@ -253,6 +253,57 @@ def test_the_heartbeat_moves_the_start_to_the_handlers(make_worker):
     Task.objects.update(started_at=timezone.now() - timedelta(minutes=5))
     claims.heartbeat("w1", [(task.id, task.lease, 2.0)])
     assert timedelta(seconds=1) < timezone.now() - row(task).started_at < timedelta(seconds=10)
+
+
+def test_a_claim_whose_answer_was_lost_goes_back_at_a_heartbeat(make_worker):
+    make_worker()
+    for _ in range(2):
+        enqueue("t")
+    known, unknown = claim()
+    claims.heartbeat("w1", [(known.id, known.lease, None)])
+    assert row(unknown).status == "processing"
+    Task.objects.update(started_at=timezone.now() - timedelta(seconds=11))
+    claims.heartbeat("w1", [(known.id, known.lease, None)])
+    assert (row(unknown).status, row(unknown).attempts) == ("pending", 0)
+    assert row(known).status == "processing"
+
+
+def test_a_plain_heartbeat_of_a_foreign_worker_gives_nothing_back(make_worker, sql):
+    make_worker()
+    enqueue("t")
+    [task] = claim()
+    Task.objects.update(started_at=timezone.now() - timedelta(minutes=1))
+    assert sql("SELECT status FROM heartbeat('w1')") == [("alive",)]
+    assert row(task).status == "processing"
+
+
+def test_a_payload_beyond_pythons_bounds_does_not_stop_a_claim(sql):
+    sql("""SELECT * FROM create_task('t', '{"n": 1e5000}')""")
+    sql("SELECT * FROM create_task('t', (repeat('[', 4000) || repeat(']', 4000))::jsonb)")
+    enqueue("t", "fine")
+    tasks = claim()
+    assert len(tasks) == 3
+    assert tasks[2].payload == "fine"
+
+
+@pytest.mark.parametrize("verb", ["fail_tasks", "release_tasks"])
+def test_an_absurd_delay_is_cut_to_a_year(sql, verb):
+    enqueue("t")
+    [task] = claim()
+    arguments = {
+        "fail_tasks": "ARRAY[%s], ARRAY[1::bigint], ARRAY['{}'::jsonb], ARRAY['9000 years'::interval]",
+        "release_tasks": "ARRAY[%s], ARRAY[1::bigint], '9000 years'",
+    }
+    sql(f"SELECT * FROM {verb}({arguments[verb]})", task.id)
+    assert row(task).run_at < timezone.now() + timedelta(days=367)
+
+
+def test_the_late_report_of_a_rescued_task_is_stale(make_worker):
+    enqueue("t")
+    [task] = claim()
+    Worker.objects.update(status="gone")
+    claims.query("SELECT * FROM rescue_lost()", [])
+    assert claims.fail_tasks([Failure(task.id, task.lease, "E", "m")])[task.id].outcome == "stale"
 
 
 def test_a_finished_predecessor_releases_or_cancels_the_chain():
@@ -287,7 +338,7 @@ def test_rescue_takes_back_what_a_silent_worker_held(make_worker):
     for worker in ("silent", "fresh", "ephemeral"):
         enqueue("t", {"by": worker})
         claim(worker, limit=1)
-    claims.query("SELECT * FROM rescue_lost('30 seconds')", [])
+    claims.query("SELECT * FROM rescue_lost('2 seconds')", [])
     states = {t.payload["by"]: (t.status, t.lost, t.attempts) for t in Task.objects.all()}
     assert states["silent"] == ("scheduled", 1, 1)
     assert states["fresh"] == states["ephemeral"] == ("processing", 0, 1)

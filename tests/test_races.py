@@ -3,13 +3,16 @@
 from collections import Counter
 from functools import partial
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from psycopg.errors import DeadlockDetected
 
 from queues import claims, operations
 from queues.claims import Failure, Success
 from queues.enqueue import NewTask, enqueue, enqueue_many
 from queues.models import Queue, Task, Worker
+from tests.conftest import database_url, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -136,6 +139,15 @@ def test_overlapping_batches_of_every_verb_never_deadlock(at_once, sql):
         waits = [e.predecessor_id for e in task.waits_for.all() if e.outcome is None]
         assert len(waits) == task.waits_on
         assert set(waits) <= live
+    # A backend adds what it saw to the statistics when it ends.
+    eventually(
+        lambda: (
+            not sql(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+        )
+    )
     sql("SELECT pg_stat_clear_snapshot()")
     [(after,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     assert after == before
@@ -148,3 +160,120 @@ def test_an_enqueue_in_an_open_transaction_does_not_hold_up_claims(at_once):
         enqueue("open")
         [claimed] = at_once(lambda: claims.claim_tasks("w", None, 10))
     assert [task.type for task in claimed] == ["seen"]
+
+
+class Paused:
+    """Another session's transaction, held open between its statements."""
+
+    def __init__(self, isolation="READ COMMITTED"):
+        self.connection = psycopg.connect(database_url(), autocommit=True)
+        self.connection.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+        self.connection.execute("SELECT count(*) FROM tasks")
+
+    def __enter__(self):
+        return self
+
+    def run(self, statement, *params):
+        return self.connection.execute(statement, params).fetchall()
+
+    def commit(self):
+        self.connection.execute("COMMIT")
+
+    def __exit__(self, *error):
+        self.connection.close()
+
+
+COMPLETE = "SELECT * FROM complete_tasks(ARRAY[%s], ARRAY[%s])"
+RETRY = "SELECT * FROM retry_tasks(ARRAY[%s])"
+
+
+@pytest.mark.parametrize("first", ["complete", "retry"])
+def test_a_dependant_retried_while_its_predecessor_finishes_is_not_left_blocked(at_once, first):
+    parent = enqueue("p", max_attempts=1)
+    child = enqueue("c", after=[parent.id])
+    [held] = claims.claim_tasks("w", None, 1)
+    claims.fail_tasks([Failure(held.id, held.lease, "E", "m")])
+    operations.retry([parent.id], actor="a")
+    [held] = claims.claim_tasks("w", None, 1)
+    acts = {"complete": (COMPLETE, held.id, held.lease), "retry": (RETRY, child.id)}
+    second = next(name for name in acts if name != first)
+    with Paused() as open_one:
+        open_one.run(*acts.pop(first))
+        finished = []
+
+        def other():
+            with connection.cursor() as cursor:
+                cursor.execute(acts[second][0], acts[second][1:])
+            finished.append(second)
+
+        def release():
+            eventually(lambda: _waiting_for_locks() or finished)
+            open_one.commit()
+
+        at_once(other, release)
+    task = Task.objects.get(pk=child.id)
+    assert (task.status, task.waits_on) == ("pending", 0)
+
+
+def _waiting_for_locks():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone()[0]
+
+
+def test_a_finish_from_an_old_snapshot_is_refused(sql):
+    parent = enqueue("p")
+    [held] = claims.claim_tasks("w", None, 1)
+    with Paused("REPEATABLE READ") as old:
+        child = enqueue("c", after=[parent.id])
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="needs READ COMMITTED"):
+            old.run(COMPLETE, held.id, held.lease)
+    assert claims.complete_tasks([Success(held.id, held.lease)]) == {held.id: "recorded"}
+    assert Task.objects.get(pk=child.id).status == "pending"
+
+
+def test_claimers_of_capped_queues_in_clashing_orders_do_not_deadlock(at_once, sql):
+    names = ["a", "b", "c"]
+    for name in names:
+        Queue.objects.create(name=name, max_concurrent=2)
+    enqueue_many(NewTask(type="t", queue=names[n % 3]) for n in range(240))
+
+    def work(order):
+        done = 0
+        while Task.objects.filter(status__in=["pending", "processing"]).exists():
+            tasks = claims.claim_tasks(f"w{order}", order, 3)
+            claims.complete_tasks([Success(t.id, t.lease) for t in tasks])
+            done += len(tasks)
+        return done
+
+    [(before,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    orders = [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"], ["a", "c", "b"]]
+    assert sum(at_once(*(partial(work, order) for order in orders))) == 240
+    eventually(
+        lambda: (
+            not sql(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+        )
+    )
+    sql("SELECT pg_stat_clear_snapshot()")
+    [(after,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert after == before
+
+
+def test_an_operators_act_survives_a_deadlock(at_once, monkeypatch):
+    """The first try of two acts in opposite orders loses; the second goes through."""
+    one, two = enqueue("t"), enqueue("t")
+    tries = []
+    carry_out = operations._carry_out
+
+    def conflicting(*args):
+        tries.append(args)
+        if len(tries) == 1:
+            raise OperationalError from DeadlockDetected()
+        return carry_out(*args)
+
+    monkeypatch.setattr(operations, "_carry_out", conflicting)
+    assert operations.cancel([one.id, two.id], actor="a").done == 2
+    assert len(tries) == 2

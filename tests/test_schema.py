@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, ProgrammingError, connection, transaction
 
 from queues.models import Queue, Task
 from tests.settings import EMBEDDED
@@ -46,6 +46,37 @@ def test_functions_are_not_for_the_public(sql):
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"""
     )
     assert {name for (name,) in open_to_all} <= {"new_task_id"}
+
+
+WORKERS_VERBS = [
+    "enqueue_task('t')",
+    """enqueue_tasks('[{"type": "t"}]')""",
+    "create_task('t')",
+    "register_worker('w')",
+    "claim_tasks('w')",
+    "claim_next_task()",
+    "heartbeat('w')",
+    "worker_idle('w')",
+    "unregister_worker('w')",
+    "complete_tasks('{}', '{}')",
+    "complete_task(new_task_id(), 1)",
+    "fail_tasks('{}', '{}', '{}')",
+    "fail_task(new_task_id(), 1, 'e')",
+    "release_tasks('{}', '{}')",
+    "report_progress(new_task_id(), 1, 50)",
+]
+
+
+@pytest.mark.parametrize("role", ["opsconsole_worker", "service_role"])
+def test_foreign_workers_may_call_their_verbs_and_nothing_else(sql, role):
+    sql(f"GRANT {role} TO CURRENT_USER")
+    sql(f"SET LOCAL ROLE {role}")
+    for verb in WORKERS_VERBS:
+        sql(f"SELECT * FROM {verb}")
+    for refused in ("cancel_tasks('{}')", "retry_tasks('{}')", "rescue_lost()", "tasks"):
+        with pytest.raises(ProgrammingError, match="permission denied"), transaction.atomic():
+            sql(f"SELECT * FROM {refused}")
+    sql("RESET ROLE")
 
 
 def test_definer_functions_pin_their_search_path(sql):
@@ -105,7 +136,10 @@ def test_a_bare_insert_with_a_future_run_at_is_scheduled(sql):
         ("type", "repeat('t', 201)", "tasks_type_1_to_200_characters"),
         ("type, priority", "'t', 101", "tasks_priority_range"),
         ("type, max_attempts", "'t', 0", "tasks_attempts_range"),
-        ("type, timeout", "'t', '0'", "tasks_timeout_positive"),
+        ("type, timeout", "'t', '0'", "tasks_timeout_range"),
+        ("type, timeout", "'t', '3000000 years'", "tasks_timeout_range"),
+        ("type, errors", "'t', '{}'", "tasks_errors_is_an_array"),
+        ("type, run_at", "'t', 'infinity'", "tasks_moments_in_calendar"),
         ("type, progress", "'t', 101", "tasks_progress_percent"),
         ("type, payload", "'t', to_jsonb(repeat('x', 1100000))", "tasks_payload_at_most_1_mib"),
         ("type, queue", "'t', 'nowhere'", "tasks_queue_exists"),

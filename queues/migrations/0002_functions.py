@@ -15,6 +15,7 @@ ALTER TABLE queues SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, aut
 """
 
 FUNCTIONS = [
+    "require_read_committed",
     "refuse_illegal_transition",
     "hold_until_due",
     "wake_workers",
@@ -42,6 +43,7 @@ FUNCTIONS = [
     "report_progress",
     "unregister_worker",
     "mark_workers_gone",
+    "lost_sentence",
     "rescue_lost",
     "retry_tasks",
     "requeue_tasks",

@@ -42,8 +42,10 @@ class Queue(models.Model):
                 name="queues_max_concurrent_positive", condition=Q(max_concurrent__gt=0)
             ),
             models.CheckConstraint(
-                name="queues_default_timeout_positive",
-                condition=Q(default_timeout__gt=timedelta(0)),
+                name="queues_default_timeout_range",
+                condition=Q(
+                    default_timeout__gt=timedelta(0), default_timeout__lte=timedelta(days=366)
+                ),
             ),
             models.CheckConstraint(
                 name="queues_default_max_attempts_range",

@@ -3,8 +3,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import models
-from django.db.models import F, Q, Value
+from django.db.models import F, Func, Q, Value
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import Exact
 
 from queues.models.queue import Queue
 from queues.models.shared import (
@@ -136,7 +137,15 @@ class Task(models.Model):
                 condition=Q(run_at__range=CALENDAR, created_at__range=CALENDAR),
             ),
             models.CheckConstraint(
-                name="tasks_timeout_positive", condition=Q(timeout__gt=timedelta(0))
+                name="tasks_timeout_range",
+                condition=Q(timeout__gt=timedelta(0), timeout__lte=timedelta(days=366)),
+            ),
+            models.CheckConstraint(
+                name="tasks_errors_is_an_array",
+                condition=Exact(
+                    Func(F("errors"), function="jsonb_typeof", output_field=models.TextField()),
+                    Value("array"),
+                ),
             ),
             models.CheckConstraint(
                 name="tasks_progress_percent", condition=Q(progress__range=(0, 100))
@@ -229,7 +238,14 @@ class TaskDependency(models.Model):
             ),
             models.UniqueConstraint("task", "predecessor_id", name="task_dependencies_once"),
         ]
-        indexes = [models.Index("predecessor_id", name="task_dependencies_of")]
+        indexes = [
+            models.Index("predecessor_id", name="task_dependencies_of"),
+            models.Index(
+                "predecessor_id",
+                name="task_dependencies_waiting",
+                condition=Q(outcome__isnull=True),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.task_id} after {self.predecessor_id}"

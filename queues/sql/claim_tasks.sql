@@ -2,7 +2,7 @@
 -- name); no two callers get the same task. Within a queue: priority, then oldest run_at. Each row
 -- carries its lease, which every later report must show. A paused queue gives none; a queue's
 -- max_concurrent is exact under any number of claimers: its row is locked in one statement and the
--- running tasks are counted in the next, whose snapshot sees every committed claim.
+-- running tasks are counted in a later one, whose snapshot sees every committed claim.
 -- Errors: 55000 a worker declared gone, 0A000 an isolation level other than READ COMMITTED.
 CREATE OR REPLACE FUNCTION claim_tasks(p_worker text, p_queues text[] DEFAULT NULL, p_limit integer DEFAULT 1)
 RETURNS SETOF tasks
@@ -13,24 +13,28 @@ DECLARE
     v_room integer;
     v_taken integer;
     v_queue text;
+    v_locked text[];
     q queues;
 BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'claim_tasks needs READ COMMITTED, not %', current_setting('transaction_isolation')
-            USING ERRCODE = 'feature_not_supported';
-    END IF;
+    PERFORM require_read_committed();
     IF seat_worker(p_worker) <> 'alive' THEN
         RETURN;
     END IF;
     PERFORM promote_due();
+    -- Capped queues are locked by name, whatever order the caller tries them in: else two deadlock.
+    -- Those without work stay unlocked, so that claimers of other queues do not wait for each other.
+    v_locked := ARRAY(
+        SELECT name FROM queues WHERE max_concurrent IS NOT NULL AND (p_queues IS NULL OR name = ANY (p_queues))
+           AND (SELECT id FROM tasks WHERE queue = name AND status = 'pending'
+                 ORDER BY queue, priority DESC, round, run_at, id LIMIT 1) IS NOT NULL
+         ORDER BY name FOR NO KEY UPDATE);
     FOREACH v_queue IN ARRAY coalesce(p_queues, ARRAY(SELECT name FROM queues ORDER BY name)) LOOP
         EXIT WHEN v_left = 0;
         SELECT * INTO q FROM queues WHERE name = v_queue;
         CONTINUE WHEN NOT FOUND OR (q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()));
         v_room := v_left;
         IF q.max_concurrent IS NOT NULL THEN
-            SELECT * INTO q FROM queues WHERE name = v_queue FOR NO KEY UPDATE;
-            CONTINUE WHEN q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp());
+            CONTINUE WHEN v_queue <> ALL (v_locked);
             v_room := least(v_room, q.max_concurrent
                 - (SELECT count(*) FROM tasks WHERE queue = v_queue AND status = 'processing'));
             CONTINUE WHEN v_room <= 0;

@@ -5,7 +5,7 @@
 -- queue or a value out of range refuses the whole call, naming the task by its number from 1.
 CREATE OR REPLACE FUNCTION enqueue_tasks(p_tasks jsonb)
 RETURNS TABLE (ordinal integer, id uuid, created boolean)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v record;
@@ -28,6 +28,10 @@ BEGIN
                          || '. Create it in the console, or name it in QUEUE_NAMES and migrate.';
     END IF;
 
+    -- All predecessors in one sorted set: taken task by task, two calls could wait for each other.
+    PERFORM FROM tasks t
+      WHERE t.id = ANY (ARRAY(SELECT a::uuid FROM jsonb_array_elements(p_tasks) e, jsonb_array_elements_text(e -> 'after') a))
+      ORDER BY t.id FOR SHARE;
     RETURN QUERY
     WITH plain AS MATERIALIZED (
         SELECT e.ordinality::integer AS n, new_task_id() AS id, e.value AS v

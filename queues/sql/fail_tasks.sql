@@ -18,7 +18,8 @@ BEGIN
            SET status = CASE WHEN f.final THEN 'failed' ELSE 'scheduled' END,
                completed_at = CASE WHEN f.final THEN clock_timestamp() END,
                run_at = CASE WHEN f.final THEN t.run_at
-                             ELSE clock_timestamp() + coalesce(f.delay, retry_delay(t.attempts, coalesce(f.backoff, '5 seconds'))) END,
+                             ELSE clock_timestamp() + least(interval '1 year',
+                                 coalesce(f.delay, retry_delay(t.attempts, coalesce(f.backoff, '5 seconds')))) END,
                worker_id = CASE WHEN f.final THEN t.worker_id END,
                error = left(concat_ws(': ', f.error ->> 'class', f.error ->> 'message'), 4000),
                error_fingerprint = left(f.error ->> 'fingerprint', 200),
@@ -38,7 +39,8 @@ BEGIN
     SELECT r.id,
            CASE WHEN r.id = ANY (v_done) THEN 'recorded'
                 WHEN t.lease = r.lease AND t.status IN ('failed', 'scheduled', 'pending')
-                     AND (t.errors -> -1 ->> 'attempt')::integer = t.attempts THEN 'already'
+                     AND (t.errors -> -1 ->> 'attempt')::integer = t.attempts
+                     AND t.errors -> -1 ->> 'class' NOT IN ('Lost', 'Requeued') THEN 'already'
                 ELSE 'stale' END,
            t.status, t.run_at
       FROM unnest(p_ids, p_leases) r(id, lease) LEFT JOIN tasks t ON t.id = r.id;

@@ -7,8 +7,11 @@ DECLARE
     v_queue text;
     v_n integer;
     v_now timestamptz := clock_timestamp();  -- as a variable: a volatile call cannot bound an index scan
+    v_next timestamptz;
 BEGIN
-    IF NOT EXISTS (SELECT FROM tasks t WHERE t.status = 'scheduled' AND t.run_at <= v_now) THEN
+    -- The head of the index, not EXISTS: expecting many hits, the planner would scan the table for one.
+    SELECT t.run_at INTO v_next FROM tasks t WHERE t.status = 'scheduled' ORDER BY t.run_at, t.id LIMIT 1;
+    IF v_next IS NULL OR v_next > v_now THEN
         RETURN 0;
     END IF;
     FOR v_queue, v_n IN

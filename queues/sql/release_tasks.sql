@@ -13,7 +13,7 @@ BEGIN
     WITH done AS (
         UPDATE tasks t
            SET status = CASE WHEN p_delay > interval '0' THEN 'scheduled' ELSE 'pending' END,
-               run_at = CASE WHEN p_delay > interval '0' THEN clock_timestamp() + p_delay ELSE t.run_at END,
+               run_at = CASE WHEN p_delay > interval '0' THEN clock_timestamp() + least(p_delay, interval '1 year') ELSE t.run_at END,
                worker_id = NULL, attempts = t.attempts - 1, error = coalesce(p_reason, t.error),
                progress = NULL, progress_note = NULL, updated_at = clock_timestamp()
           FROM unnest(p_ids, p_leases) r(id, lease)

@@ -21,7 +21,11 @@ BEGIN
                 SELECT d.task_id, r.depth + 1 FROM reach r JOIN task_dependencies d ON d.predecessor_id = r.id AND d.outcome = 'cancelled')
             SELECT r.id FROM reach r GROUP BY r.id ORDER BY max(r.depth), r.id);
     END IF;
-    PERFORM FROM tasks t WHERE t.id = ANY (v_ids) ORDER BY t.id FOR NO KEY UPDATE;
+    PERFORM require_read_committed();
+    -- With their predecessors: one that finishes meanwhile would not see that it is waited for again.
+    PERFORM FROM tasks t
+      WHERE t.id = ANY (v_ids || ARRAY(SELECT d.predecessor_id FROM task_dependencies d WHERE d.task_id = ANY (v_ids)))
+      ORDER BY t.id FOR NO KEY UPDATE;
     FOREACH v_id IN ARRAY v_ids LOOP
         SELECT * INTO v FROM tasks t WHERE t.id = v_id;
         IF NOT FOUND THEN

@@ -68,17 +68,19 @@ class Claimer:
             self._sleep()
             return
         worker = self._worker_id()
+        # Asked before the claim: what is settled after it may have released another task.
+        nothing_held = not self.holdings.all()
         try:
             tasks = claims.claim_tasks(worker, self.queues, room)
         except WorkerGone:
             self._on_gone(worker)
+            self._idle = False
             return
         if tasks:
             self._idle = False
             self.holdings.add(tasks)
         elif self.drain:
-            # Only after everything is settled: a finished task may have released another.
-            if not self.holdings.all():
+            if nothing_held:
                 self.stopping.set()
             else:
                 self.holdings.wait_empty(settings.QUEUE_POLL_SECONDS)

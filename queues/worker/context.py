@@ -6,7 +6,7 @@ import time
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 
 from queues import claims
 from queues.claims import ClaimedTask, Success
@@ -29,6 +29,7 @@ class TaskContext:
         self.completed = False
         self.latest_progress: tuple[int, str | None] | None = None
         self._deadline: float | None = None
+        self._payload: Any = None
 
     @property
     def id(self) -> UUID:
@@ -40,7 +41,7 @@ class TaskContext:
 
     @property
     def payload(self) -> Any:
-        return self.task.payload
+        return self._payload
 
     @property
     def attempt(self) -> int:
@@ -55,6 +56,10 @@ class TaskContext:
     def tenant_id(self) -> str | None:
         return self.task.tenant_id
 
+    def read_payload(self) -> None:
+        """Raises ValueError or RecursionError for JSON beyond Python's bounds."""
+        self._payload = self.task.payload
+
     def begin(self) -> None:
         """Start the clock of the task's timeout."""
         self._deadline = time.monotonic() + self.task.timeout.total_seconds()
@@ -65,7 +70,7 @@ class TaskContext:
         It reaches the database about once a second, outside the handler's own transaction. Raises
         what check() raises.
         """
-        self.latest_progress = (max(0, min(100, int(percent))), note)
+        self.latest_progress = (max(0, min(100, int(percent))), None if note is None else str(note))
         self.check()
 
     def check(self) -> None:
@@ -87,4 +92,8 @@ class TaskContext:
         success = Success(self.id, self.task.lease, result, self.output_location)
         if claims.complete_tasks([success])[self.id] == "stale":
             raise LostLease(f"task {self.id} is no longer this worker's")
+        # Should the transaction roll back after all, the attempt is reported like any other.
+        transaction.on_commit(self._mark_completed)
+
+    def _mark_completed(self) -> None:
         self.completed = True

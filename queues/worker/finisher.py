@@ -21,6 +21,7 @@ log = structlog.get_logger("queues.worker")
 BATCH = 500
 GATHER_SECONDS = 0.01
 LINES_A_BATCH = 20
+BAD = "BadOutcome"
 
 
 class Finisher:
@@ -73,7 +74,10 @@ class Finisher:
         for kind in (Success, Failure, Release):
             if chosen := [outcome for outcome in outcomes if isinstance(outcome, kind)]:
                 notes |= self._record(chosen)
-        self.holdings.settled(outcome.id for outcome in outcomes)
+        if self._abandoned.is_set():
+            log.warning("not recorded before the end; these run again", tasks=len(batch))
+            return
+        self.holdings.settled(holding for _, holding in batch)
         _log(batch, notes)
 
     def _record(self, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
@@ -87,18 +91,24 @@ class Finisher:
                 connection.close()
                 self._abandoned.wait(pause)
                 pause = min(pause * 2, 5.0)
-            except DatabaseError as error:
+            except (DatabaseError, ValueError, TypeError, OverflowError) as error:
                 if len(outcomes) > 1:
                     notes: dict[UUID, str] = {}
                     for outcome in outcomes:
                         notes |= self._record([outcome])
                     return notes
-                [bad] = outcomes
-                if not isinstance(bad, Success):
-                    raise
-                message = f"Its outcome could not be recorded: {error}"
-                outcomes = [Failure(bad.id, bad.lease, "BadResult", message, final=True)]
+                outcomes = [_unrecordable(outcomes[0], error)]
         return {}
+
+
+def _unrecordable(outcome: Outcome, error: Exception) -> Failure:
+    """What is recorded in place of an outcome that the database refuses."""
+    if isinstance(outcome, Nothing) or (
+        isinstance(outcome, Failure) and outcome.error_class == BAD
+    ):
+        raise error
+    message = f"Its outcome could not be recorded: {error}"
+    return Failure(outcome.id, outcome.lease, BAD, message, fingerprint=BAD, final=True)
 
 
 def _write(outcomes: Sequence[Outcome]) -> dict[UUID, str]:

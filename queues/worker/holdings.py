@@ -26,6 +26,10 @@ class Holding:
     started: float | None = None
     returned: bool = False
 
+    @property
+    def key(self) -> tuple[UUID, int]:
+        return self.task.id, self.task.lease
+
 
 class Holdings:
     """Thread-safe book of what is held, and the buffer from which executors take their work."""
@@ -34,7 +38,8 @@ class Holdings:
         self.concurrency = concurrency
         self._changed = threading.Condition()
         self._buffer: deque[Holding] = deque()
-        self._held: dict[UUID, Holding] = {}
+        # By id and lease: a task taken away may come back while its old handler still runs.
+        self._held: dict[tuple[UUID, int], Holding] = {}
         self._running = 0
         self._finished: deque[tuple[float, int]] = deque()
         self._closed = False
@@ -58,7 +63,7 @@ class Holdings:
         with self._changed:
             for task in tasks:
                 holding = Holding(task, TaskContext(task))
-                self._held[task.id] = holding
+                self._held[holding.key] = holding
                 self._buffer.append(holding)
             self._changed.notify_all()
 
@@ -80,11 +85,24 @@ class Holdings:
             holding.returned = True
             self._running -= 1
 
-    def settled(self, ids: Iterable[UUID]) -> None:
-        """The outcomes of these are recorded (or they were lost): they are held no more."""
+    def settled(self, finished: Iterable[Holding]) -> None:
+        """The outcomes of these are recorded: they are held no more."""
         with self._changed:
-            count = sum(self._held.pop(id, None) is not None for id in ids)
+            count = sum(self._held.pop(holding.key, None) is not None for holding in finished)
             self._finished.append((time.monotonic(), count))
+            self._changed.notify_all()
+
+    def dropped(self, given_back: Iterable[Holding]) -> None:
+        """These were given back or lost unrun. They are no sign of how fast the work goes."""
+        with self._changed:
+            for holding in given_back:
+                self._held.pop(holding.key, None)
+            self._changed.notify_all()
+
+    def put_back(self, taken: list[Holding]) -> None:
+        """These could not be given back: they wait in the buffer as before."""
+        with self._changed:
+            self._buffer.extendleft(reversed(taken))
             self._changed.notify_all()
 
     def take_buffered(self, older_than: float = 0.0) -> list[Holding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -39,7 +40,9 @@ class Pulse:
         self.ended = threading.Event()
         self._worker_id = worker_id
         self._on_gone = on_gone
-        self._shown: dict[UUID, tuple[int, str | None]] = {}
+        # Since when every heartbeat went through (monotonic seconds); None while they fail.
+        self.steady_since: float | None = -math.inf
+        self._shown: dict[tuple[UUID, int], tuple[int, str | None]] = {}
         self._next_beat = 0.0
 
     def run(self) -> None:
@@ -49,27 +52,39 @@ class Pulse:
                     self._tick()
                 except (DatabaseError, InterfaceError) as error:
                     log.warning("heartbeat failed, trying again", error=str(error).strip())
+                    self.steady_since = None
                     connection.close()
         finally:
             connections.close_all()
 
     def _tick(self) -> None:
-        self._show_progress()
-        if waited := self.holdings.take_buffered(LONGEST_BUFFERED_SECONDS):
-            claims.release_tasks([(h.task.id, h.task.lease) for h in waited])
-            self.holdings.settled(h.task.id for h in waited)
         if time.monotonic() >= self._next_beat:
             self._beat()
             self._next_beat = time.monotonic() + settings.QUEUE_HEARTBEAT_SECONDS
+            if self.steady_since is None:
+                self.steady_since = time.monotonic()
+        self._give_back_what_waits()
+        self._show_progress()
+
+    def _give_back_what_waits(self) -> None:
+        waited = self.holdings.take_buffered(LONGEST_BUFFERED_SECONDS)
+        if not waited:
+            return
+        try:
+            claims.release_tasks([holding.key for holding in waited])
+        except (DatabaseError, InterfaceError):
+            self.holdings.put_back(waited)
+            raise
+        self.holdings.dropped(waited)
 
     def _show_progress(self) -> None:
         held = self.holdings.all()
         for holding in held:
             latest = holding.context.latest_progress
-            if latest and not holding.returned and latest != self._shown.get(holding.task.id):
-                claims.report_progress(holding.task.id, holding.task.lease, *latest)
-                self._shown[holding.task.id] = latest
-        self._shown = {h.task.id: self._shown[h.task.id] for h in held if h.task.id in self._shown}
+            if latest and not holding.returned and latest != self._shown.get(holding.key):
+                claims.report_progress(*holding.key, *latest)
+                self._shown[holding.key] = latest
+        self._shown = {h.key: self._shown[h.key] for h in held if h.key in self._shown}
 
     def _beat(self) -> None:
         worker = self._worker_id()
@@ -84,7 +99,7 @@ class Pulse:
         )
         for holding in held:
             # One that has returned may have been recorded since: its report will tell.
-            if holding.task.id in pulse.lost and not holding.returned:
+            if holding.key in pulse.lost and not holding.returned:
                 holding.context.lost = True
         if pulse.status == "gone" and not self.claimer.stopping.is_set():
             self._on_gone(worker)
@@ -94,8 +109,9 @@ class Pulse:
 class Maintenance:
     """Rescues lost tasks and promotes due ones. Every worker does it; none needs to be the leader."""
 
-    def __init__(self, worker_id: Callable[[], str]) -> None:
+    def __init__(self, pulse: Pulse, worker_id: Callable[[], str]) -> None:
         self.ended = threading.Event()
+        self._pulse = pulse
         self._worker_id = worker_id
 
     def run(self) -> None:
@@ -112,9 +128,13 @@ class Maintenance:
             connections.close_all()
 
     def sweep(self) -> None:
-        for id, status, reason in claims.rescue_lost(
-            timedelta(seconds=settings.QUEUE_LOST_AFTER_SECONDS)
-        ):
-            log.warning("lost task rescued", task=str(id), now=status, reason=reason)
         claims.promote_due()
+        silence = settings.QUEUE_LOST_AFTER_SECONDS
+        steady_since = self._pulse.steady_since
+        if steady_since is None or time.monotonic() - steady_since < silence:
+            # After an outage all others were silent as we were: let them beat before judging.
+            return
+        while rescued := claims.rescue_lost(timedelta(seconds=silence)):
+            for id, status, reason in rescued:
+                log.warning("lost task rescued", task=str(id), now=status, reason=reason)
         WorkerRow.objects.filter(pk=self._worker_id()).update(swept_at=DatabaseClock())

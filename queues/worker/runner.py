@@ -51,7 +51,7 @@ class Worker:
             self.holdings, self.current_id, self.renew, options.queues, drain=options.drain
         )
         self.pulse = Pulse(self.holdings, self.claimer, self.current_id, self.renew)
-        self.maintenance = Maintenance(self.current_id)
+        self.maintenance = Maintenance(self.pulse, self.current_id)
         self._renewing = threading.Lock()
         self._signals = 0
         self._crashed = False
@@ -86,7 +86,7 @@ class Worker:
             for holding in held:
                 holding.context.lost = True
             dropped = self.holdings.take_buffered()
-            self.holdings.settled(holding.task.id for holding in dropped)
+            self.holdings.dropped(dropped)
             self.id = self._register()
         log.warning("declared gone; started again", gone=gone, worker=self.id, dropped=len(held))
 
@@ -173,8 +173,8 @@ class Worker:
 
     def _give_back(self, buffered: list[Holding]) -> None:
         if buffered:
-            _try(claims.release_tasks, [(h.task.id, h.task.lease) for h in buffered])
-            self.holdings.settled(h.task.id for h in buffered)
+            _try(claims.release_tasks, [holding.key for holding in buffered])
+            self.holdings.dropped(buffered)
 
     def _last_word(self) -> list[UUID]:
         return _try(claims.unregister_worker, self.id) or []

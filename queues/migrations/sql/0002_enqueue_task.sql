@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION enqueue_task(
     p_timeout interval DEFAULT NULL,
     p_correlation_id text DEFAULT NULL
 ) RETURNS TABLE (id uuid, created boolean)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_max_attempts integer;
@@ -36,6 +36,7 @@ BEGIN
                          || '. Create it in the console, or name it in QUEUE_NAMES and migrate.';
     END IF;
     IF cardinality(p_after) > 0 THEN
+        PERFORM require_read_committed();
         -- FOR SHARE: a predecessor that is finishing now and this insert cannot pass each other by.
         PERFORM FROM tasks t WHERE t.id = ANY (p_after) ORDER BY t.id FOR SHARE;
         SELECT count(*) FILTER (WHERE t.status NOT IN ('completed', 'failed', 'cancelled')),

@@ -1,5 +1,6 @@
 -- Declares workers gone that have beaten and then fell silent for p_silence, and forgets callers
 -- without heartbeat (and gone workers) that held nothing for a day. Gives the ids declared gone.
+-- A server that has just started declares nobody gone: the silence was its own.
 CREATE OR REPLACE FUNCTION mark_workers_gone(p_silence interval DEFAULT '30 seconds') RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -7,6 +8,7 @@ BEGIN
     UPDATE workers w SET status = 'gone', idle_since = NULL
      WHERE w.id = ANY (ARRAY(SELECT s.id FROM workers s
                               WHERE s.status <> 'gone' AND s.heartbeat_at < clock_timestamp() - p_silence
+                                AND pg_postmaster_start_time() < clock_timestamp() - p_silence
                               ORDER BY s.id FOR UPDATE SKIP LOCKED))
     RETURNING w.id;
     DELETE FROM workers w

@@ -2,7 +2,7 @@
 -- them, or cancels them (and theirs in turn) where a predecessor did not complete and the edge says so.
 -- A dependant never waits for ever. Wakes the workers of the queues that got work.
 CREATE OR REPLACE FUNCTION settle_dependants(p_ids uuid[]) RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_wave uuid[] := p_ids;

@@ -20,6 +20,15 @@ def unreachable(database: Mapping[str, Any], error: Exception) -> str:
             "The database of the data folder is not running: start it with `make demo`, "
             "or set DATABASE_URL to a PostgreSQL of yours."
         )
+    if (
+        isinstance(error, psycopg.Error)
+        and "does not exist" in str(error)
+        and "database" in str(error)
+    ):
+        return (
+            f"PostgreSQL answers at {place(database)}, but has no such database: create it "
+            f"(createdb {database.get('NAME')}), or correct DATABASE_URL."
+        )
     return (
         f"PostgreSQL is not reachable at {place(database)} ({_reason(error)}): start it, "
         "correct DATABASE_URL, or unset it and use `make demo`."

@@ -43,7 +43,12 @@ def logging_config(*, json_lines: bool, level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
             "root": {"handlers": ["stderr"], "level": level},
-            "loggers": {"httpx": {"level": "WARNING"}, "httpcore": {"level": "WARNING"}},
+            "loggers": {
+                "httpx": {"level": "WARNING"},
+                "httpcore": {"level": "WARNING"},
+                # A page that is not there is the visitor's affair, not the operator's.
+                "django.request": {"level": "ERROR"},
+            },
         }
     )
     structlog.configure(

@@ -29,7 +29,7 @@ def _secret_key() -> str:
     if not key:
         raise ImproperlyConfigured(
             "SECRET_KEY is not set. Set it to a long random string, or run `make demo` once: "
-            f"it makes one in {kept}."
+            f"it makes one in {kept}. A demo started with OPSCONSOLE_HOME has it there: set that here, too."
         )
     return key
 
@@ -86,6 +86,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "opsconsole.middleware.DatabaseDownMiddleware",
 ]
 ROOT_URLCONF = "opsconsole.urls"
 WSGI_APPLICATION = "opsconsole.wsgi.application"
@@ -159,6 +160,7 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="OpsConsole <ops@loca
 QUEUE_NAMES = env.list("QUEUE_NAMES", default=[])
 QUEUE_HEARTBEAT_SECONDS = env.float("QUEUE_HEARTBEAT_SECONDS", default=5.0)
 QUEUE_LOST_AFTER_SECONDS = env.float("QUEUE_LOST_AFTER_SECONDS", default=30.0)
+QUEUE_SILENCE = timedelta(seconds=QUEUE_LOST_AFTER_SECONDS)
 QUEUE_POLL_SECONDS = env.float("QUEUE_POLL_SECONDS", default=1.0)
 QUEUE_MAINTENANCE_SECONDS = env.float("QUEUE_MAINTENANCE_SECONDS", default=5.0)
 QUEUE_REDACTED_KEYS = env.list(

@@ -39,6 +39,25 @@ def paid_but_not_fulfilled(snapshot: Snapshot) -> Iterable[verdicts.Problem]:
         )
 
 
+def mismatches(snapshot: Snapshot) -> Iterable[verdicts.Problem]:
+    """Deliveries that tell otherwise than the ledger: a person must look."""
+    found = cache.get_or_set("payments.mismatches", _mismatches, FRESH_SECONDS)
+    if found:
+        yield verdicts.Problem(
+            80,
+            f"{count(found, 'webhook')} contradicted the ledger in the last 24 hours",
+            "Amount, currency, e-mail or provider differ from what was recorded; nothing was changed.",
+            "See both values",
+            reverse("admin:payments_webhookdelivery_changelist") + "?verdict__exact=mismatch",
+            "payments.view_webhookdelivery",
+        )
+
+
+def _mismatches() -> int:
+    rows = WebhookDelivery.objects.filter(verdict="mismatch")
+    return rows.filter(received_at__gt=Now() - timedelta(days=1))[: CAP + 1].count()
+
+
 def _late() -> list[datetime]:
     rows = Transaction.objects.filter(
         status="paid",
@@ -83,4 +102,5 @@ def _uuids(text: str) -> list[str]:
 def connect() -> None:
     """Plug payments into the console."""
     verdicts.register(paid_but_not_fulfilled)
+    verdicts.register(mismatches)
     story.panels.append(transaction_panel)

@@ -108,6 +108,9 @@ class WebhookDelivery(models.Model):
                 "received_at", name="webhook_deliveries_rejected", condition=Q(verdict="rejected")
             ),
             models.Index(
+                "received_at", name="webhook_deliveries_mismatch", condition=Q(verdict="mismatch")
+            ),
+            models.Index(
                 "provider",
                 "event_id",
                 name="webhook_deliveries_duplicates",

@@ -11,12 +11,13 @@ from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from queues import operations
+from queues.console import actions
 from queues.console.formats import count
 from queues.models import Operation, OperationItem, Queue, Task, TaskDependency, Worker
 from queues.operations import OperationError
@@ -70,23 +71,28 @@ class ReadOnlyAdmin(LargeTableAdmin):
         return False
 
 
-def verb(name: str, description: str, act: Callable[..., Operation]) -> Callable[..., None]:
+def verb(
+    name: str, description: str, act: Callable[..., Operation]
+) -> Callable[..., HttpResponse | None]:
     """An admin action that calls one verb of queues.operations on the selected tasks."""
 
     @admin.action(description=description, permissions=[name])
-    def run(self: TaskAdmin, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+    def run(self: TaskAdmin, request: HttpRequest, queryset: QuerySet[Task]) -> HttpResponse | None:
         ids = list(queryset.order_by("pk").values_list("pk", flat=True)[: operations.MAX_TASKS + 1])
+        if name == "cancel" and 0 < len(ids) <= operations.MAX_TASKS:
+            return actions.ask(request, name, ids, back=request.get_full_path())
         try:
             made = act(ids, actor=request.user.get_username(), reason="from the admin")
         except OperationError as error:
             self.message_user(request, str(error), messages.ERROR)
-            return
+            return None
         link = reverse("queue:operation", args=[made.pk])
         text = f"{name.capitalize()}: {count(made.done, 'task')} done, {made.skipped:,} left alone."
         level = messages.SUCCESS if made.done else messages.WARNING
         self.message_user(
             request, format_html('{} <a href="{}">What was done</a>', text, link), level
         )
+        return None
 
     run.__name__ = f"{name}_selected"
     return run

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 
 from queues.claims import query, through_conflicts
@@ -56,8 +57,8 @@ def requeue(
         ids,
         actor,
         reason,
-        "SELECT * FROM requeue_tasks(%s::uuid[], %s::bigint[], %s)",
-        [leases and list(leases), force],
+        "SELECT * FROM requeue_tasks(%s::uuid[], %s::bigint[], %s, %s)",
+        [leases and list(leases), force, settings.QUEUE_SILENCE],
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from django.db import transaction
@@ -89,6 +90,50 @@ def progress(ctx):
 @handles("overrun", timeout=0.2, max_attempts=1)
 def overrun(ctx):
     wait_for("/nowhere", ctx)
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        return None
+
+
+@handles("poison", max_attempts=1)
+def poison(ctx):
+    """Each kind once ended a thread of the worker, or would."""
+    match ctx.payload:
+        case "snooze":
+            raise Snooze(timedelta(days=3_000_000))
+        case "retry":
+            raise Retry("later", after=timedelta(days=3_000_000))
+        case "output":
+            ctx.output_location = "exports/\udcff.zip"
+        case "unprintable":
+            raise Unprintable
+        case "progress":
+            ctx.progress(10, 5)
+        case "autocommit":
+            transaction.set_autocommit(False)
+            Queue.objects.create(name="never-committed")
+        case "huge":
+            raise ValueError("x" * 3_000_000)
+
+
+@handles("complete_then_fail", max_attempts=2, backoff=0.01)
+def complete_then_fail(ctx):
+    with transaction.atomic():
+        ctx.complete("too early")
+        if ctx.attempt == 1:
+            raise ValueError("after all")
+
+
+@handles("hold_row", max_attempts=1)
+def hold_row(ctx):
+    """Keeps its own row locked for a while, with progress to report meanwhile."""
+    with transaction.atomic():
+        ctx.complete("held")
+        for percent in range(100):
+            ctx.progress(percent)
+            time.sleep(0.03)
 
 
 @handles("atomic_effect", max_attempts=5)

@@ -69,8 +69,15 @@ def test_bulk_actions_do_what_is_legal_and_say_the_rest(
     client_of, make_task, action, before, after
 ):
     chosen, other = make_task(before), make_task("completed")
-    page = run(client_of("operator"), action, chosen, other)
-    assert "1 task done, 1 left alone." in page.content.decode()
+    client = client_of("operator")
+    page = run(client, action, chosen, other)
+    if action == "cancel":
+        assert "Cancel 2 tasks?" in page.content.decode()
+        assert not Operation.objects.exists()
+        data = {"verb": "cancel", "confirmed": "1", "task": [chosen.pk, other.pk], "back": TASKS}
+        page = client.post(reverse("queue:act"), data, follow=True)
+        assert page.redirect_chain[-1][0] == TASKS
+    assert "1 left alone" in page.content.decode()
     chosen.refresh_from_db()
     other.refresh_from_db()
     assert (chosen.status, other.status) == (after, "completed")

@@ -44,7 +44,7 @@ def cursor_of(*values):
         ("?type=mail&status=failed", "b"),
         ("?type=MAIL", ""),
         ("?queue=nowhere", ""),
-        ("?type=%00mail", "bd"),
+        ("?type=%00mail", ""),
         ("?unknown=1", "abcd"),
     ],
 )

@@ -127,16 +127,21 @@ def test_bad_options_are_one_sentence(run_worker):
 
 def test_sigterm_lets_the_running_task_finish_and_gives_the_rest_back(run_worker, tmp_path):
     started, go = tmp_path / "started", tmp_path / "go"
-    running = enqueue("wait", {"started": str(started), "go": str(go)})
+    # Quick tasks deepen the buffer, so that more than the running one is held at the signal.
+    enqueue_many(NewTask(type="echo", priority=10) for _ in range(1000))
+    waits = {"started": str(started), "go": str(go)}
+    slow = enqueue_many(NewTask(type="wait", payload=waits) for _ in range(100))
     worker = run_worker("--concurrency", "1")
     eventually(started.exists)
-    waiting = enqueue("echo")
     worker.process.send_signal(signal.SIGTERM)
     eventually(lambda: "stopping" in worker.lines)
     go.touch()
     assert worker.wait() == 0
-    assert row(running).status == "completed"
-    assert (row(waiting).status, row(waiting).attempts) == ("pending", 0)
+    done = Task.objects.filter(pk__in=[made.id for made in slow], status="completed")
+    given_back = Task.objects.filter(status="pending", attempts=0)
+    assert done.count() == 1
+    assert given_back.count() == 99
+    assert given_back.filter(lease=1).exists(), "none of them had been claimed"
 
 
 @pytest.mark.parametrize("second_signal", [False, True], ids=["grace-over", "second-signal"])
@@ -267,6 +272,51 @@ def test_workers_survive_cut_connections(run_worker, sql):
     final = enqueue("echo", "after")
     eventually(lambda: row(final).status == "completed")
     assert worker.stop() == 0
+
+
+def test_no_task_stops_the_worker_that_runs_it(run_worker, sql):
+    kinds = ["snooze", "retry", "output", "unprintable", "progress", "autocommit", "huge"]
+    made = {kind: enqueue("poison", kind) for kind in kinds}
+    [(huge_number,)] = sql("""SELECT * FROM create_task('poison', '{"n": 1e5000}')""")
+    deep = "(repeat('[', 4000) || repeat(']', 4000))::jsonb"
+    [(too_deep,)] = sql(f"SELECT * FROM create_task('poison', {deep})")
+    after = [enqueue("echo", n, priority=-50) for n in range(20)]
+    worker = run_worker("--concurrency", "2")
+    eventually(lambda: {row(task).status for task in after} == {"completed"})
+    eventually(lambda: not Task.objects.filter(status__in=["pending", "processing"]).exists())
+    assert {kind: row(task).status for kind, task in made.items()} == {
+        "snooze": "scheduled",
+        "retry": "failed",
+        "output": "completed",
+        "unprintable": "failed",
+        "progress": "completed",
+        "autocommit": "completed",
+        "huge": "failed",
+    }
+    assert not Queue.objects.filter(name="never-committed").exists()
+    for id in (huge_number, too_deep):
+        assert Task.objects.get(pk=id).error.startswith("BadPayload: The payload cannot be read")
+    assert worker.stop() == 0
+
+
+def test_what_a_rolled_back_completion_said_does_not_count(run_worker):
+    made = enqueue("complete_then_fail")
+    run_worker()
+    eventually(lambda: row(made).status == "completed")
+    assert [record["message"] for record in row(made).errors] == ["after all"]
+    assert row(made).attempts == 2
+
+
+def test_a_handler_that_locks_its_own_row_does_not_silence_the_worker(run_worker):
+    made = enqueue("hold_row")
+    run_worker()
+    eventually(lambda: Task.objects.filter(status="processing").exists())
+    oldest = timedelta(0)
+    while Task.objects.get(pk=made.id).status == "processing":
+        beat = Worker.objects.get().heartbeat_at
+        oldest = max(oldest, timezone.now() - beat)
+    assert row(made).status == "completed"
+    assert oldest < timedelta(seconds=2)
 
 
 def test_a_worker_whose_thread_crashed_ends_instead_of_looking_alive(run_worker, sql):

@@ -20,10 +20,24 @@ SCHEMES = {"postgresql", "postgres", "psql", "pgsql"}
 
 @dataclass(frozen=True)
 class Database:
-    """A database ready for use; `home` is set if its server ends with the demo."""
+    """A database ready for use. `home`: set if its server ends with the demo. `embedded`: the data
+    folder whose server it is."""
 
     url: str
     home: Path | None = None
+    embedded: Path | None = None
+
+    def tend(self) -> None:
+        """Start the data folder's server again where it died. DemoError if that does not work."""
+        if self.embedded is None or embedded_postgres.running_url(self.embedded):
+            return
+        sys.stderr.write("PostgreSQL has died; it is started again.\n")
+        try:
+            server = embedded_postgres.start(self.embedded)
+        except embedded_postgres.EmbeddedPostgresError as error:
+            raise DemoError(str(error)) from error
+        if server.url != self.url:
+            raise DemoError("PostgreSQL had to move to another port: run `make demo` again.")
 
     def stop(self, seconds: float) -> None:
         """Stop the server if it is ours; one that needs longer ends by itself afterwards."""
@@ -55,7 +69,7 @@ def open_database(url: str | None, home: Path) -> Database:
         if not embedded_postgres.running_url(home):
             owned.touch()  # before the start: we may be stopped, or killed, in the middle of it
         server = embedded_postgres.start(home)
-        return Database(server.url, home if owned.exists() else None)
+        return Database(server.url, home if owned.exists() else None, embedded=home)
     except embedded_postgres.EmbeddedPostgresError as error:
         raise DemoError(str(error)) from error
 
@@ -70,7 +84,7 @@ def parsed(url: str) -> dict[str, object]:
     """The URL as the settings read it, an entry of DATABASES. DemoError: it is no PostgreSQL's."""
     with contextlib.suppress(ValueError):
         config = dict(environ.Env.db_url_config(url)) if url.split("://")[0] in SCHEMES else {}
-        if config.get("NAME"):
+        if config.get("NAME") and isinstance(config.get("PORT") or 5432, int):
             return config
     raise DemoError(
         "DATABASE_URL names no PostgreSQL database: write it as "

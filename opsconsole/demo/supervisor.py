@@ -62,14 +62,14 @@ def _run(home: Path, port: int, settings: dict[str, str]) -> None:
     _say("OpsConsole is starting.")
     try:
         database = open_database(settings.get("DATABASE_URL"), home)
-        demo = Demo(home, port, settings | {"DATABASE_URL": database.url})
+        demo = Demo(home, port, settings | {"DATABASE_URL": database.url}, database)
     except BaseException:
         stop_leftover(home)
         raise
     try:
         demo.run()
     finally:
-        demo.end(database)
+        demo.end()
 
 
 def _port(text: str) -> int:
@@ -114,8 +114,9 @@ def child_environ(home: Path, port: int, settings: dict[str, str]) -> dict[str, 
 class Demo:
     """The programs of one demo, over a database that is ready. From here on signals set a flag."""
 
-    def __init__(self, home: Path, port: int, settings: dict[str, str]) -> None:
+    def __init__(self, home: Path, port: int, settings: dict[str, str], database: Database) -> None:
         self.home = home
+        self.database = database
         self.port = port
         self.environ = child_environ(home, port, settings)
         self.url = f"http://127.0.0.1:{port}/"
@@ -141,13 +142,13 @@ class Demo:
         while not self.stopping.wait(0.2):
             self._tend()
 
-    def end(self, database: Database) -> None:
+    def end(self) -> None:
         """Stop everything that is ours, in time whatever it does."""
         began = time.monotonic()
         if self.services:
             _say("OpsConsole is stopping.")
         stop_all([service.process for service in self.services], CHILDREN_STOP_SECONDS)
-        database.stop(began + STOP_SECONDS - time.monotonic())
+        self.database.stop(began + STOP_SECONDS - time.monotonic())
         if self.password:
             _say(f"The user {USER} was made with the password: {self.password}")
         if self.services:
@@ -178,6 +179,7 @@ class Demo:
         self.services.append(Service("worker", worker, self.environ))
 
     def _tend(self) -> None:
+        self.database.tend()
         for service in self.services:
             service.tend()
 

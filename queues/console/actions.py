@@ -53,7 +53,7 @@ def act(request: HttpRequest) -> HttpResponse:
     force = bool(request.POST.get("force"))
     if request.POST.get("confirmed") or not (verb == "cancel" or force or len(ids) > ASK_ABOVE):
         return _carry_out(request, verb, ids, leases, force, back)
-    return _ask(request, verb, ids, leases, force, back)
+    return ask(request, verb, ids, back=back, leases=leases, force=force)
 
 
 def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
@@ -68,14 +68,16 @@ def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
     return list(chosen), seen if seen and len(seen) == len(chosen) else None
 
 
-def _ask(
+def ask(
     request: HttpRequest,
     verb: str,
     ids: list[UUID],
-    leases: list[int] | None,
-    force: bool,
+    *,
     back: str,
+    leases: list[int] | None = None,
+    force: bool = False,
 ) -> HttpResponse:
+    """The page that shows what will be touched and asks to confirm it."""
     rows = Task.objects.defer("payload", "result", "errors").in_bulk(ids)
     chosen = [f"{id}:{lease}" for id, lease in zip(ids, leases, strict=True)] if leases else ids
     context = {

@@ -20,6 +20,7 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
+from queues.clean import storable_text
 from queues.models import CALENDAR, Task
 
 PAGE_SIZE = 50
@@ -62,9 +63,7 @@ class TaskFilter:
                 id = UUID(text)
             except ValueError:
                 problems.append(f"{text!r} is no task id; give it whole.")
-        names = {
-            name: query.get(name, "").replace("\x00", "") for name in ("queue", "type", "worker")
-        }
+        names = {name: storable_text(query.get(name, "")) for name in ("queue", "type", "worker")}
         return cls(status=status, id=id, problems=tuple(problems), **names)
 
     def rows(self) -> QuerySet[Task]:

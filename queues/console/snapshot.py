@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.core.cache import cache
 from django.db import connection
 
+from queues.console.formats import duration
 from queues.models import Task
 
 CAP = 10_000
@@ -42,7 +44,8 @@ SELECT q.name, q.max_concurrent,
            (SELECT min(t.run_at) FROM (SELECT t.run_at FROM tasks t WHERE t.queue = q.name AND t.status = 'pending'
                                         ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id LIMIT {CAP}) t))::float8,
        EXISTS (SELECT FROM workers w WHERE w.status = 'alive'
-                AND coalesce(w.heartbeat_at, w.last_seen_at + interval '4 minutes') > clock_timestamp() - interval '1 minute'
+                AND (w.heartbeat_at > clock_timestamp() - %(silence)s
+                     OR w.heartbeat_at IS NULL AND w.last_seen_at > clock_timestamp() - interval '5 minutes')
                 AND (w.queues IS NULL AND w.kind = 'process' OR q.name = ANY (w.queues)
                      OR w.kind = 'ephemeral' AND EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.queue = q.name AND t.status = 'processing'))),
        (SELECT jsonb_object_agg(c.state, c.n) FROM counted c WHERE c.queue = q.name)
@@ -87,9 +90,11 @@ class QueueRow:
         return self.counts.get("done", 0)
 
     @property
-    def seconds_to_drain(self) -> float | None:
-        """At the last minute's pace; None while nothing is done or nothing waits."""
-        return 60 * self.pending / self.done if self.pending and self.done else None
+    def time_to_drain(self) -> str:
+        """At the last minute's pace. More than is counted takes more than is said."""
+        if not self.pending or not self.done:
+            return duration(None)
+        return ("> " if self.pending > CAP else "") + duration(60 * self.pending / self.done)
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,8 @@ def take_snapshot() -> Snapshot:
         """SELECT clock_timestamp(),
            (SELECT count(*) FROM tasks t JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
              WHERE t.status = 'processing' AND stuck_reason(w.status, w.heartbeat_at, t.started_at,
-                   coalesce(t.timeout, q.default_timeout)) IS NOT NULL),
-           (SELECT count(*) FROM workers WHERE status <> 'gone' AND heartbeat_at > clock_timestamp() - interval '1 minute'),
+                   coalesce(t.timeout, q.default_timeout), %(silence)s) IS NOT NULL),
+           (SELECT count(*) FROM workers WHERE status <> 'gone' AND heartbeat_at > clock_timestamp() - %(silence)s),
            (SELECT max(swept_at) FROM workers)"""
     )
     no_handler = _rows(
@@ -162,7 +167,8 @@ def take_snapshot() -> Snapshot:
 
 def _rows(sql: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(sql, [])
+        parameters: dict[str, Any] = {"silence": settings.QUEUE_SILENCE}
+        cursor.execute(sql, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
 

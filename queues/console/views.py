@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db import connection
 from django.db.models import Count, Q
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from queues import registry
@@ -85,15 +88,17 @@ def output(request: HttpRequest, task_id: UUID) -> FileResponse:
 @page("queue.view_task")
 def stuck(request: HttpRequest) -> HttpResponse:
     """Tasks whose worker is gone or whose timeout has passed, with the evidence."""
+    parameters: dict[str, Any] = {"silence": settings.QUEUE_SILENCE}
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT t.id, t.type, t.queue, t.lease, t.attempts, t.max_attempts, t.started_at, t.worker_id,
                       w.heartbeat_at, w.status AS worker_status, coalesce(t.timeout, q.default_timeout) AS timeout,
-                      stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) AS reason
+                      stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), %(silence)s) AS reason
                  FROM tasks t JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
                 WHERE t.status = 'processing'
-                  AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) IS NOT NULL
-                ORDER BY t.started_at LIMIT 201"""
+                  AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), %(silence)s) IS NOT NULL
+                ORDER BY t.started_at LIMIT 201""",
+            parameters,
         )
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -126,6 +131,7 @@ def workers(request: HttpRequest) -> HttpResponse:
     hidden = Worker.objects.filter(Q(kind="ephemeral") | Q(status="gone")).count()
     context = {
         "workers": [(worker, held.get(worker.id, 0)) for worker in listed],
+        "silent_before": timezone.now() - settings.QUEUE_SILENCE,
         "everyone": everyone,
         "hidden": hidden,
     }

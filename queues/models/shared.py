@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import F, Func
@@ -11,6 +13,16 @@ from django.db.models.lookups import LessThanOrEqual
 
 MAX_JSON_BYTES = 1024 * 1024
 CALENDAR = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+
+
+class TolerantDecoder(json.JSONDecoder):
+    """Reads what Python can; JSON beyond its bounds, which PostgreSQL takes, stays text."""
+
+    def decode(self, s: str, *args: Any) -> Any:
+        try:
+            return super().decode(s, *args)
+        except (ValueError, RecursionError) as error:
+            return f"(cannot be read: {error}) {s[:10_000]}"
 
 
 class DatabaseClock(Func):

@@ -13,6 +13,7 @@ from queues.models.shared import (
     MAX_JSON_BYTES,
     DatabaseClock,
     NewTaskId,
+    TolerantDecoder,
     at_most_bytes,
     at_most_characters,
 )
@@ -45,7 +46,9 @@ class Task(models.Model):
         related_name="tasks",
     )
     type = models.TextField()
-    payload = models.JSONField(blank=True, db_default=Value({}, output_field=models.JSONField()))
+    payload = models.JSONField(
+        blank=True, decoder=TolerantDecoder, db_default=Value({}, output_field=models.JSONField())
+    )
     status = models.TextField(choices=Status.choices, db_default=Status.PENDING)
     priority = models.SmallIntegerField(db_default=0, help_text="-100 to 100; higher runs first.")
     tenant_id = models.TextField(null=True, blank=True)
@@ -59,7 +62,7 @@ class Task(models.Model):
     created_at = models.DateTimeField(db_default=DatabaseClock())
     updated_at = models.DateTimeField(db_default=DatabaseClock())
     timeout = models.DurationField(null=True, blank=True, help_text="Empty: the queue's default.")
-    result = models.JSONField(null=True, blank=True)
+    result = models.JSONField(null=True, blank=True, decoder=TolerantDecoder)
     output_location = models.TextField(null=True, blank=True)
     error = models.TextField(null=True, blank=True)
     errors = models.JSONField(blank=True, db_default=Value([], output_field=models.JSONField()))

@@ -22,10 +22,10 @@ BEGIN
            errors = add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at,
                jsonb_build_object('class', 'Lost', 'message', s.reason))),
            updated_at = clock_timestamp()
-      FROM (SELECT t.id, stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) AS reason
+      FROM (SELECT t.id, stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), p_silence) AS reason
               FROM tasks t JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
              WHERE t.status = 'processing' AND t.lost + 1 < p_max_lost AND t.attempts < t.max_attempts
-               AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) IS NOT NULL
+               AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), p_silence) IS NOT NULL
              ORDER BY t.id LIMIT p_limit FOR NO KEY UPDATE OF t SKIP LOCKED) s
      WHERE t.id = s.id
     RETURNING t.id, t.status, s.reason;
@@ -35,7 +35,7 @@ BEGIN
     v_final := ARRAY(
         SELECT t.id FROM tasks t JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
          WHERE t.status = 'processing'
-           AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) IS NOT NULL
+           AND stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), p_silence) IS NOT NULL
            AND (t.lost + 1 >= p_max_lost OR t.attempts >= t.max_attempts)
          ORDER BY t.id LIMIT p_limit);
     IF v_final = '{}' THEN
@@ -49,7 +49,7 @@ BEGIN
            errors = add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at,
                jsonb_build_object('class', 'Lost', 'message', s.reason))),
            updated_at = clock_timestamp()
-      FROM (SELECT x.id, stuck_reason(w.status, w.heartbeat_at, x.started_at, coalesce(x.timeout, q.default_timeout)) AS reason
+      FROM (SELECT x.id, stuck_reason(w.status, w.heartbeat_at, x.started_at, coalesce(x.timeout, q.default_timeout), p_silence) AS reason
               FROM tasks x JOIN queues q ON q.name = x.queue LEFT JOIN workers w ON w.id = x.worker_id
              WHERE x.id = ANY (v_final)) s
      WHERE t.id = s.id AND t.status || '' = 'processing' AND s.reason IS NOT NULL

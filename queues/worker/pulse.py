@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -129,12 +128,12 @@ class Maintenance:
 
     def sweep(self) -> None:
         claims.promote_due()
-        silence = settings.QUEUE_LOST_AFTER_SECONDS
+        silence = settings.QUEUE_SILENCE
         steady_since = self._pulse.steady_since
-        if steady_since is None or time.monotonic() - steady_since < silence:
+        if steady_since is None or time.monotonic() - steady_since < silence.total_seconds():
             # After an outage all others were silent as we were: let them beat before judging.
             return
-        while rescued := claims.rescue_lost(timedelta(seconds=silence)):
+        while rescued := claims.rescue_lost(silence):
             for id, status, reason in rescued:
                 log.warning("lost task rescued", task=str(id), now=status, reason=reason)
         WorkerRow.objects.filter(pk=self._worker_id()).update(swept_at=DatabaseClock())

@@ -75,6 +75,8 @@ class Command(BaseCommand):
         count = 1 if options["count"] is None else options["count"]
         if not 1 <= count <= MOST_COPIES:
             raise CommandError(f"--count is a number from 1 to {MOST_COPIES:,}.")
+        if count > 1 and task.dedupe_key:
+            raise CommandError("--dedupe-key makes one task; leave out --count.")
         if count > 1:
             return self._report(_copies(task, count))
         with transaction.atomic():

@@ -1,7 +1,8 @@
 -- The operators' requeue, attempts kept: scheduled tasks become pending now; processing tasks do only
 -- where stuck_reason says so, or with p_force. p_leases: what the operator saw; a task that was claimed
 -- anew since then is left alone. Gives for each task what was done or why it was skipped.
-CREATE OR REPLACE FUNCTION requeue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT NULL, p_force boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION requeue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT NULL, p_force boolean DEFAULT false,
+                                         p_silence interval DEFAULT '30 seconds')
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -12,7 +13,7 @@ BEGIN
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
     FOR v IN
         SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status, t.queue, t.worker_id, t.attempts, t.started_at,
-               stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout)) AS reason
+               stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), p_silence) AS reason
           FROM unnest(p_ids, p_leases) r(id, lease)
           LEFT JOIN tasks t ON t.id = r.id LEFT JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
          ORDER BY r.id

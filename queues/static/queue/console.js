@@ -66,6 +66,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   );
 });
 
+document.documentElement.classList.add("js");
 localise(document);
 document.querySelectorAll("[data-refresh]").forEach(keepFresh);
 document.querySelectorAll("form.selection").forEach(showSelected);

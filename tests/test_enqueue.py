@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from django.db import transaction
 
+from queues import registry
 from queues.enqueue import EnqueueError, NewTask, enqueue, enqueue_many
 from queues.models import Queue, Task, TaskDependency
 from queues.registry import handles
@@ -54,7 +55,8 @@ def test_every_option_reaches_its_column():
     )
 
 
-def test_defaults_come_from_the_handler_and_give_way_to_the_caller():
+def test_defaults_come_from_the_handler_and_give_way_to_the_caller(monkeypatch):
+    monkeypatch.setattr(registry, "_handlers", dict(registry._handlers))
     Queue.objects.create(name="slow")
     handles("enqueue-defaults", queue="slow", priority=-5, max_attempts=2, timeout=30)(print)
     by_handler = Task.objects.get(pk=enqueue("enqueue-defaults").id)

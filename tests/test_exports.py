@@ -26,6 +26,7 @@ from queues.redaction import redact
 from queues.retry import Fail, LostLease
 from queues.worker import TaskContext
 from tests.conftest import eventually
+from tests.settings import MEDIA_ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -298,16 +299,16 @@ def test_two_models_cannot_share_a_name():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_worker_exports_thousands_of_rows(run_worker, sql, tmp_path):
+def test_a_worker_exports_thousands_of_rows(run_worker, sql):
     many_tasks(sql, 10_000)
     made = enqueue("export", {"source": "tasks", "filter": {"type": "many"}})
     bad = enqueue("export", {"source": "nothing"})
-    worker = run_worker("--queues", "proof", TMPDIR=str(tmp_path))
+    worker = run_worker("--queues", "proof")
     settled = Task.objects.filter(queue_id="proof", status__in=Task.FINAL)
     eventually(lambda: settled.count() == 2 or worker.process.poll() is not None)
     task = Task.objects.get(pk=made.id)
     assert task.status == "completed", (task.error, worker.lines)
-    [file] = tmp_path.glob(f"opsconsole-tests-*/files/{task.output_location}")
+    file = MEDIA_ROOT / task.output_location
     rows, manifest = opened(file)
     assert task.result == {
         "rows": 10_000,

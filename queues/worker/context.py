@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +30,6 @@ class TaskContext:
         self.completed = False
         self.latest_progress: tuple[int, str | None] | None = None
         self._deadline: float | None = None
-        self._payload: Any = None
 
     @property
     def id(self) -> UUID:
@@ -39,9 +39,10 @@ class TaskContext:
     def type(self) -> str:
         return self.task.type
 
-    @property
+    @cached_property
     def payload(self) -> Any:
-        return self._payload
+        """Any JSON value. Raises ValueError or RecursionError for one beyond Python's bounds."""
+        return self.task.payload
 
     @property
     def attempt(self) -> int:
@@ -55,10 +56,6 @@ class TaskContext:
     @property
     def tenant_id(self) -> str | None:
         return self.task.tenant_id
-
-    def read_payload(self) -> None:
-        """Raises ValueError or RecursionError for JSON beyond Python's bounds."""
-        self._payload = self.task.payload
 
     def begin(self) -> None:
         """Start the clock of the task's timeout."""

@@ -76,7 +76,7 @@ def run(holding: Holding) -> Outcome:
         )
         return Release(task.id, task.lease, NO_HANDLER_DELAY, reason)
     try:
-        context.read_payload()
+        _ = context.payload
     except (ValueError, RecursionError) as error:
         return _bad(task, "BadPayload", f"The payload cannot be read: {text_of(error)}")
     try:

@@ -116,6 +116,8 @@ class Listener:
         parameters = connection.get_connection_params()
         with psycopg.connect(**parameters, autocommit=True) as own:
             own.execute(f"LISTEN {CHANNEL}")
+            # What was notified while nobody listened would else wait for the next poll.
+            self.claimer.wake.set()
             while not self.claimer.stopping.is_set():
                 for notify in own.notifies(timeout=0.5, stop_after=1):
                     if self.claimer.queues is None or notify.payload in self.claimer.queues:

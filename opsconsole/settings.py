@@ -46,9 +46,16 @@ DATABASE_URL: str = env.str("DATABASE_URL", default="") or (
 )
 # The embedded database is the demo's, so whoever connects to it knows the demo's task types.
 DEMO = env.bool("OPSCONSOLE_DEMO", default=_embedded_url == DATABASE_URL)
+try:
+    _database = env.db_url_config(DATABASE_URL, engine="django.db.backends.postgresql")
+except ValueError as error:
+    raise ImproperlyConfigured(
+        "DATABASE_URL names no PostgreSQL database: write it as "
+        "postgresql://user:password@host:5432/name, or unset it."
+    ) from error
 DATABASES = {
     "default": {
-        **env.db_url_config(DATABASE_URL, engine="django.db.backends.postgresql"),
+        **_database,
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
         "DISABLE_SERVER_SIDE_CURSORS": True,

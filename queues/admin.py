@@ -13,6 +13,7 @@ from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -169,7 +170,27 @@ class QueueAdmin(ModelAdmin):
     def get_readonly_fields(
         self, request: HttpRequest, obj: Queue | None = None
     ) -> tuple[str, ...]:
-        return ("name",) if obj else ()
+        """Who paused it and when is noted, not typed. Operators may pause, and no more."""
+        noted = ("paused_by", "paused_at")
+        if super().has_change_permission(request, obj):
+            return (*noted, "name") if obj else noted
+        rules = ("description", "max_concurrent", "default_timeout", "default_max_attempts")
+        return (*noted, "name", *rules)
+
+    def has_change_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
+        may_pause = request.user.has_perm("queue.pause_queue")
+        return may_pause or super().has_change_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Queue, form: Any, change: bool) -> None:
+        turned = "paused" in form.changed_data
+        if turned:
+            obj.paused_by = request.user.get_username() if obj.paused else ""
+            obj.paused_at = timezone.now() if obj.paused else None
+            if not obj.paused:
+                obj.paused_reason, obj.paused_until = "", None
+        super().save_model(request, obj, form, change)
+        if turned:
+            operations.note_pause(obj, actor=request.user.get_username())
 
     def has_delete_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
         """A queue that a task names cannot be deleted, nor the one that tasks get by default."""

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from queues.claims import query, through_conflicts
 from queues.clean import storable_text
-from queues.models import Operation, OperationItem
+from queues.models import Operation, OperationItem, Queue
 
 MAX_TASKS = 1000
 
@@ -69,13 +69,27 @@ def cancel(ids: Sequence[UUID], *, actor: str, reason: str = "") -> Operation:
     )
 
 
+def note_pause(queue: Queue, *, actor: str) -> Operation:
+    """Write down that somebody paused or resumed a queue, in the transaction that does so."""
+    return Operation.objects.create(
+        verb=f"{'pause' if queue.paused else 'resume'} queue {queue.name}",
+        actor=actor,
+        reason=queue.paused_reason if queue.paused else "",
+        requested=0,
+        done=0,
+        skipped=0,
+    )
+
+
 def _record(
     verb: str, ids: Sequence[UUID], actor: str, reason: str, sql: str, arguments: list[Any]
 ) -> Operation:
     if not ids:
         raise OperationError("No task was selected.")
     if len(ids) > MAX_TASKS:
-        raise OperationError(f"{len(ids):,} tasks were selected; one act takes {MAX_TASKS:,}.")
+        raise OperationError(
+            f"More than {MAX_TASKS:,} tasks were selected; one act takes that many."
+        )
     reason = storable_text(reason)[:2000]
     arguments = [storable_text(a) if isinstance(a, str) else a for a in arguments]
     return through_conflicts(lambda: _carry_out(verb, ids, actor, reason, sql, arguments))

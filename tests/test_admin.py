@@ -104,7 +104,7 @@ def test_an_action_on_more_than_it_takes_is_refused_whole(client_of, sql):
         "select_across": "1",
     }
     page = client_of("operator").post(TASKS, data, follow=True)
-    assert "1,001 tasks were selected; one act takes 1,000" in page.content.decode()
+    assert "More than 1,000 tasks were selected" in page.content.decode()
     assert Task.objects.filter(status="cancelled").count() == 0
 
 
@@ -147,13 +147,33 @@ def test_a_queue_keeps_its_name_and_its_tasks(client_of, make_task):
     assert client.post(reverse("admin:queue_queue_delete", args=["default"])).status_code == 403
 
 
+def test_an_operator_may_pause_and_resume_and_no_more(client_of):
+    client = client_of("operator")
+    url = reverse("admin:queue_queue_change", args=["default"])
+    fields = {"paused": "on", "paused_reason": "provider is down", "max_concurrent": 1}
+    assert client.post(url, fields | {"paused_by": "the CEO"}).status_code == 302
+    queue = Queue.objects.get(name="default")
+    assert (queue.paused, queue.paused_by, queue.max_concurrent) == (True, "operator", None)
+    assert queue.paused_at is not None
+    assert client.post(url, {}).status_code == 302
+    queue.refresh_from_db()
+    assert (queue.paused, queue.paused_by, queue.paused_at) == (False, "", None)
+    acts = Operation.objects.order_by("id").values_list("verb", "actor", "reason")
+    assert list(acts) == [
+        ("pause queue default", "operator", "provider is down"),
+        ("resume queue default", "operator", ""),
+    ]
+    assert client_of("viewer").post(url, fields).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"name": "Not A Slug"}, "is violated"),
-        ({"max_concurrent": 0}, "is violated"),
-        ({"default_max_attempts": 0}, "is violated"),
-        ({"default_timeout": "-00:05:00"}, "is violated"),
+        ({"name": "Not A Slug"}, "begins with a letter"),
+        ({"max_concurrent": 0}, "at least 1"),
+        ({"default_max_attempts": 0}, "from 1 to 100"),
+        ({"default_timeout": "-00:05:00"}, "at most a year"),
+        ({"paused": "on", "paused_until_0": "2020-01-01", "paused_until_1": "00:00"}, "has passed"),
     ],
 )
 def test_a_bad_queue_is_refused_with_a_sentence(client_of, fields, sentence):

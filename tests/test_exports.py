@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -291,6 +292,20 @@ def test_a_bad_payload_fails_with_what_is_possible(payload, sentence):
     with pytest.raises(Fail) as failure:
         read_plan(payload)
     assert sentence in str(failure.value)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("group", "status"), [("viewer", 403), ("payments", 200)])
+def test_an_exports_file_is_for_those_who_may_see_its_rows(client_of, make_task, group, status):
+    name = default_storage.save("exports/money.zip", ContentFile(b"money"))
+    payload = {"source": "transactions"}
+    task = make_task("completed", type="export", payload=payload, output_location=name)
+    client = client_of(group)
+    answer = client.get(f"/tasks/{task.id}/output/")
+    assert answer.status_code == status
+    assert (b"".join(answer) == b"money") == (status == 200)
+    page = client.get(f"/tasks/{task.id}/").content.decode()
+    assert ("Download its file" in page) == (status == 200)
 
 
 def test_two_models_cannot_share_a_name():

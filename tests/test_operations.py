@@ -147,7 +147,7 @@ def test_what_does_not_exist_is_said(verb):
 def test_nothing_and_too_much_are_refused():
     with pytest.raises(OperationError, match="No task"):
         operations.cancel([], actor="a")
-    with pytest.raises(OperationError, match="1,001 tasks"):
+    with pytest.raises(OperationError, match="More than 1,000 tasks"):
         operations.cancel([uuid4() for _ in range(1001)], actor="a")
     assert not Operation.objects.exists()
 

@@ -331,6 +331,20 @@ def test_a_worker_whose_thread_crashed_ends_instead_of_looking_alive(run_worker,
         sql("ALTER FUNCTION fail_tasks_gone RENAME TO fail_tasks")
 
 
+def test_a_worker_signs_off_after_its_connections_were_cut(run_worker, sql, tmp_path):
+    started = tmp_path / "started"
+    made = enqueue("wait", {"started": str(started), "go": str(tmp_path / "never")})
+    worker = run_worker("--grace", "0.3")
+    eventually(started.exists)
+    sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert worker.stop() == 0, worker.lines
+    assert (row(made).status, row(made).attempts) == ("pending", 0)
+    assert Worker.objects.get().status == "gone"
+
+
 def test_log_lines_are_json_on_demand(run_worker):
     enqueue("echo")
     enqueue("fail", max_attempts=1)

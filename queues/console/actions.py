@@ -18,6 +18,12 @@ from queues.console.formats import count
 from queues.models import Operation, Task
 from queues.operations import OperationError
 
+# Which statuses each verb acts on; the functions in the database decide again, on the locked row.
+LEGAL = {
+    "retry": ("failed", "cancelled"),
+    "requeue": ("scheduled", "processing"),
+    "cancel": ("blocked", "scheduled", "pending", "processing"),
+}
 VERBS = {"retry": "retried", "requeue": "requeued", "cancel": "cancelled"}
 ASK_ABOVE = 20
 
@@ -87,6 +93,8 @@ def ask(
         "missing": len(ids) - len(rows),
         "selection": chosen,
         "back": back,
+        "untouched": sum(row.status not in LEGAL[verb] for row in rows.values()),
+        "past": VERBS[verb],
         "running": sum(row.status == "processing" for row in rows.values()),
         "title": f"{verb.capitalize()} {count(len(ids), 'task')}?",
         "button": f"{verb.capitalize()} {count(len(ids), 'task')}",

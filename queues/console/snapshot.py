@@ -92,7 +92,7 @@ class QueueRow:
     @property
     def time_to_drain(self) -> str:
         """At the last minute's pace. More than is counted takes more than is said."""
-        if not self.pending or not self.done:
+        if self.paused or not self.pending or not self.done:
             return duration(None)
         return ("> " if self.pending > CAP else "") + duration(60 * self.pending / self.done)
 

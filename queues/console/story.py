@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 from django.http import HttpRequest
@@ -135,6 +136,14 @@ def sentence(task: Task) -> str:
         case "processing":
             limit = task.timeout or task.queue.default_timeout
             since = (now - (task.started_at or now)).total_seconds()
+            worker = Worker.objects.filter(pk=task.worker_id).first()
+            if (
+                worker
+                and worker.heartbeat_at
+                and worker.heartbeat_at < now - settings.QUEUE_SILENCE
+            ):
+                silent = duration((now - worker.heartbeat_at).total_seconds())
+                return f"Stuck: its worker {worker.id} has been silent for {silent}. Another one takes it back, or you do."
             return (
                 f"Attempt {task.attempts} of {task.max_attempts}, running for {duration(since)} "
                 f"of at most {duration(limit.total_seconds())}."

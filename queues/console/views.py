@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.core.files.storage import default_storage
 from django.db import connection
 from django.db.models import Count, Q
@@ -14,9 +15,10 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from queues import registry
+from queues import exports, registry
 from queues.console import story, verdicts
 from queues.console.access import page, render_whole_or, staff_with
+from queues.console.actions import LEGAL
 from queues.console.filters import TaskFilter, count_of, estimated_total, page_of
 from queues.console.snapshot import snapshot
 from queues.models import Operation, Queue, Task, Worker
@@ -65,6 +67,7 @@ def task(request: HttpRequest, task_id: UUID) -> HttpResponse:
     """All that is known of one task."""
     shown = get_object_or_404(Task.objects.select_related("queue"), pk=task_id)
     context = story.of(shown) | {
+        "may_download": may_download(request, shown),
         "verbs": [verb for verb in _verbs(request, shown.status) if shown.status in LEGAL[verb]],
         "panels": [panel for make in story.panels if (panel := make(request, shown))],
     }
@@ -76,6 +79,8 @@ def task(request: HttpRequest, task_id: UUID) -> HttpResponse:
 def output(request: HttpRequest, task_id: UUID) -> FileResponse:
     """The file that a task made."""
     shown = get_object_or_404(Task, pk=task_id)
+    if not may_download(request, shown):
+        raise PermissionDenied("the export's source")
     name = shown.output_location
     if not name or not default_storage.exists(name):
         raise Http404("This task has no file, or it was deleted.")
@@ -166,11 +171,13 @@ def operation(request: HttpRequest, operation_id: UUID) -> HttpResponse:
     )
 
 
-LEGAL = {
-    "retry": ("failed", "cancelled"),
-    "requeue": ("scheduled", "processing"),
-    "cancel": ("blocked", "scheduled", "pending", "processing"),
-}
+def may_download(request: HttpRequest, task: Task) -> bool:
+    """Whether the reader may see what the task's file holds: an export shows its source's rows."""
+    source = task.payload.get("source") if isinstance(task.payload, dict) else None
+    if task.type != "export" or not isinstance(source, str) or source not in exports.sources():
+        return True
+    meta = exports.sources()[source].model._meta
+    return request.user.has_perm(f"{meta.app_label}.view_{meta.model_name}")
 
 
 def _verbs(request: HttpRequest, status: str) -> list[str]:

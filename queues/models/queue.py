@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 
 class Queue(models.Model):
@@ -36,22 +38,33 @@ class Queue(models.Model):
         permissions = [("pause_queue", "Can pause and resume a queue")]
         constraints = [
             models.CheckConstraint(
-                name="queues_name_is_a_slug", condition=Q(name__regex=r"^[a-z][a-z0-9_.-]{0,62}$")
+                name="queues_name_is_a_slug",
+                condition=Q(name__regex=r"^[a-z][a-z0-9_.-]{0,62}$"),
+                violation_error_message="A queue's name begins with a letter and has up to 63 lower-case letters, digits, dots, dashes and underscores.",
             ),
             models.CheckConstraint(
-                name="queues_max_concurrent_positive", condition=Q(max_concurrent__gt=0)
+                name="queues_max_concurrent_positive",
+                condition=Q(max_concurrent__gt=0),
+                violation_error_message="Max concurrent is at least 1; leave it empty for no cap, or pause the queue.",
             ),
             models.CheckConstraint(
                 name="queues_default_timeout_range",
                 condition=Q(
                     default_timeout__gt=timedelta(0), default_timeout__lte=timedelta(days=366)
                 ),
+                violation_error_message="The default timeout is more than nothing and at most a year.",
             ),
             models.CheckConstraint(
                 name="queues_default_max_attempts_range",
                 condition=Q(default_max_attempts__range=(1, 100)),
+                violation_error_message="The default max attempts are a number from 1 to 100.",
             ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """A pause that is over before it begins is a mistake."""
+        if self.paused and self.paused_until and self.paused_until <= timezone.now():
+            raise ValidationError({"paused_until": "This moment has passed: give a later one."})

@@ -181,10 +181,13 @@ class Worker:
 
 
 def _try(verb: Callable[..., T], *args: Any) -> T | None:
-    """At the very end a database that does not answer is no reason to hang: others will rescue."""
+    """At the very end a database that does not answer is no reason to hang: others will rescue.
+
+    The main thread's connection may have died since it was last used, so a new one is made.
+    """
+    connection.close()
     try:
         return verb(*args)
     except (DatabaseError, InterfaceError) as error:
         log.warning("could not tell the database at the end", error=str(error).strip())
-        connection.close()
         return None

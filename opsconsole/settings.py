@@ -142,7 +142,6 @@ USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_I18N = True
 LANGUAGE_CODE = "en-us"
-FORMAT_MODULE_PATH = "opsconsole.formats"
 
 # A selection of tasks is a form with a field each.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000

@@ -111,9 +111,30 @@ def test_one_of_finish_cancel_and_rescue_wins(at_once):
         Task.objects.all().delete()
 
 
-def test_overlapping_batches_of_every_verb_never_deadlock(at_once, sql):
+@pytest.fixture
+def deadlocks(sql):
+    """How many deadlocks this database has seen, those of the sessions that ended included."""
+
+    def count():
+        # A backend adds what it saw to the statistics when it ends.
+        eventually(
+            lambda: (
+                not sql(
+                    "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                )
+            )
+        )
+        sql("SELECT pg_stat_clear_snapshot()")
+        [(seen,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return seen
+
+    return count
+
+
+def test_overlapping_batches_of_every_verb_never_deadlock(at_once, deadlocks):
     """Chains and shared predecessors, finished, failed, cancelled and retried in clashing orders."""
-    [(before,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    before = deadlocks()
     parents = enqueue_many(NewTask(type="p") for _ in range(60))
     ids = [parent.id for parent in parents]
     children = enqueue_many(
@@ -139,18 +160,7 @@ def test_overlapping_batches_of_every_verb_never_deadlock(at_once, sql):
         waits = [e.predecessor_id for e in task.waits_for.all() if e.outcome is None]
         assert len(waits) == task.waits_on
         assert set(waits) <= live
-    # A backend adds what it saw to the statistics when it ends.
-    eventually(
-        lambda: (
-            not sql(
-                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-                " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            )
-        )
-    )
-    sql("SELECT pg_stat_clear_snapshot()")
-    [(after,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-    assert after == before
+    assert deadlocks() == before
 
 
 def test_an_enqueue_in_an_open_transaction_does_not_hold_up_claims(at_once):
@@ -232,7 +242,7 @@ def test_a_finish_from_an_old_snapshot_is_refused(sql):
     assert Task.objects.get(pk=child.id).status == "pending"
 
 
-def test_claimers_of_capped_queues_in_clashing_orders_do_not_deadlock(at_once, sql):
+def test_claimers_of_capped_queues_in_clashing_orders_do_not_deadlock(at_once, deadlocks):
     names = ["a", "b", "c"]
     for name in names:
         Queue.objects.create(name=name, max_concurrent=2)
@@ -246,20 +256,10 @@ def test_claimers_of_capped_queues_in_clashing_orders_do_not_deadlock(at_once, s
             done += len(tasks)
         return done
 
-    [(before,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    before = deadlocks()
     orders = [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"], ["a", "c", "b"]]
     assert sum(at_once(*(partial(work, order) for order in orders))) == 240
-    eventually(
-        lambda: (
-            not sql(
-                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-                " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            )
-        )
-    )
-    sql("SELECT pg_stat_clear_snapshot()")
-    [(after,)] = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-    assert after == before
+    assert deadlocks() == before
 
 
 def test_an_operators_act_survives_a_deadlock(at_once, monkeypatch):

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import connection
@@ -78,11 +77,6 @@ class TaskFilter:
             if value:
                 rows = rows.filter(**{field: value})
         return rows
-
-    def url(self, **changes: Any) -> str:
-        """The query string of this filter with some fields changed: "?status=failed"."""
-        fields = {name: getattr(self, name) for name in ("status", "queue", "type", "worker", "id")}
-        return "?" + urlencode({k: v for k, v in (fields | changes).items() if v})
 
     @property
     def is_empty(self) -> bool:

@@ -18,7 +18,8 @@ class TaskContext:
     """One attempt at one task.
 
     `attempt` counts from 1. `correlation_id` ties a webhook, its task and that task's children
-    together: pass it on when you enqueue. Set `output_location` to the storage name of a file that
+    together: pass it on when you enqueue. `stopping` turns true when the worker shuts down: long
+    work may raise Snooze(0) then, to go on elsewhere. Set `output_location` to the storage name of a file that
     the task made.
     """
 

@@ -4,18 +4,20 @@ PYTHON ?=
 UPGRADE ?=
 export PYTHON
 bin := .venv/bin
-uv := $(bin)/python -m uv --quiet pip compile pyproject.toml $(if $(UPGRADE),--upgrade) \
-	--universal --python-version 3.11 --generate-hashes --no-header --no-config
+uv := $(bin)/python -m uv --quiet pip compile $(if $(UPGRADE),--upgrade) \
+	--universal --generate-hashes --no-header --no-config
 # The type checker and `makemigrations` load the settings; none of them keeps a session.
 for_checks := SECRET_KEY=only-for-checks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock reset clean runtime dev
+.PHONY: help demo test test-newest check bench lock reset clean runtime dev
 
 help: ## say what there is
 	@echo "make demo    run OpsConsole at http://127.0.0.1:8000/ (PORT, DATABASE_URL, OPSCONSOLE_HOME)"
 	@echo "make test    check and test everything"
+	@echo "make test-newest  the tests on the newest Django; needs Python 3.12 or newer"
 	@echo "make check   linters and types only"
+	@echo "make bench   measure the queue beside bare SQL (ONLY=drain,latency SCALE=0.1 REPS=1)"
 	@echo "make reset   stop the demo and empty its data folder"
 	@echo "make lock    pin the requirements of pyproject.toml again (UPGRADE=1 takes newer ones)"
 	@echo "make clean   remove .venv and the tools' caches"
@@ -30,11 +32,21 @@ reset: runtime
 test: check
 	$(bin)/python -m pytest
 
+# Left out: the browser, and what has nothing to do with Django.
+test-newest:
+	@BOOTSTRAP_VENV=.venv-newest BOOTSTRAP_LEAST=3.12 sh scripts/bootstrap.sh requirements-dev.txt requirements-newest.txt
+	DJANGO_SETTINGS_MODULE=tests.settings .venv-newest/bin/python -W error manage.py makemigrations --check
+	.venv-newest/bin/python -m pytest --ignore tests/test_browser.py --ignore tests/test_bootstrap.py \
+		--ignore tests/test_embedded_postgres.py
+
 check: dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(for_checks) $(bin)/python -m mypy .
 	DJANGO_SETTINGS_MODULE=tests.settings $(bin)/python -W error manage.py makemigrations --check
+
+bench: runtime
+	@exec $(bin)/python -m benchmarks --only "$(ONLY)" --scale "$(or $(SCALE),1)" --reps "$(or $(REPS),3)"
 
 runtime:
 	@sh scripts/bootstrap.sh requirements.txt
@@ -44,8 +56,11 @@ dev:
 
 lock: dev
 	$(bin)/python -m pip install --quiet 'uv>=0.13,<0.14'
-	$(uv) --output-file requirements.txt
-	$(uv) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(uv) --python-version 3.11 pyproject.toml --output-file requirements.txt
+	$(uv) --python-version 3.11 pyproject.toml --group dev --constraint requirements.txt \
+		--output-file requirements-dev.txt
+	@# Only what the newest Django changes: test-newest installs it over requirements-dev.txt.
+	echo 'django>=6' | $(uv) --python-version 3.12 - --output-file requirements-newest.txt
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis

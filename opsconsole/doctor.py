@@ -87,3 +87,29 @@ def missing_migrations() -> list[str]:
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+
+
+VERIFICATIONS = {
+    "the table tasks": "SELECT * FROM public.tasks LIMIT 1",
+    "the table transactions": "SELECT * FROM public.transactions LIMIT 1",
+    "claim_next_task()": "SELECT * FROM claim_next_task()",
+}
+
+
+def verify() -> list[str]:
+    """What does not answer of what existing callers begin with, each in one sentence.
+
+    Changes nothing: each query runs in a transaction that is rolled back, so that none claims.
+    """
+    from django.db import DatabaseError, connection, transaction
+
+    problems = []
+    for name, query in VERIFICATIONS.items():
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = '10s'")
+                cursor.execute(query)
+                transaction.set_rollback(True)
+        except DatabaseError as error:
+            problems.append(f"{name} does not answer: {str(error).strip()}")
+    return problems

@@ -46,6 +46,9 @@ def logging_config(*, json_lines: bool, level: str) -> None:
             "loggers": {
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
+                # The worker has its own line for every task.
+                "django.tasks": {"level": "WARNING"},
+                "django_tasks": {"level": "WARNING"},
                 # A page that is not there is the visitor's affair, not the operator's.
                 "django.request": {"level": "ERROR"},
             },

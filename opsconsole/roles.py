@@ -12,7 +12,18 @@ from django.db.models import Q
 _QUEUE = Q(content_type__app_label="queue")
 _PAYMENTS = Q(content_type__app_label="payments")
 _VIEW = Q(codename__startswith="view_")
-_OPERATE = Q(codename__in=["retry_task", "requeue_task", "cancel_task", "pause_queue"])
+_OPERATE = Q(
+    codename__in=[
+        "retry_task",
+        "requeue_task",
+        "release_task",
+        "set_priority_task",
+        "move_task",
+        "run_again_task",
+        "cancel_task",
+        "pause_queue",
+    ]
+)
 _ACCOUNTS = Q(content_type__app_label="auth")
 
 GROUPS = {

@@ -6,6 +6,7 @@ Every variable is listed in .env.example with its meaning; a test holds the two 
 from datetime import timedelta
 from pathlib import Path
 
+import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
@@ -63,6 +64,11 @@ DATABASES = {
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
 DATABASES["default"]["OPTIONS"].setdefault("application_name", "opsconsole")
+# The queue's verbs are prepared; Django's own queries never are. A pooler in transaction mode must
+# know prepared statements (PgBouncer from 1.21 on) or have this turned off.
+DATABASES["default"]["OPTIONS"].setdefault(
+    "prepare_threshold", 5 if env.bool("DATABASE_PREPARED_STATEMENTS", default=True) else None
+)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
@@ -80,6 +86,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
 ]
+if django.VERSION < (6, 0):
+    INSTALLED_APPS.append("django_tasks")
 if DEMO:
     INSTALLED_APPS.append("opsconsole.demo.apps.DemoConfig")
 
@@ -152,14 +160,33 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 MEDIA_ROOT = OPSCONSOLE_HOME / "files"
 
-EMAIL_BACKEND = env.str("EMAIL_BACKEND", default="django.core.mail.backends.filebased.EmailBackend")
-EMAIL_FILE_PATH = OPSCONSOLE_HOME / "mail"
-EMAIL_HOST = env.str("EMAIL_HOST", default="localhost")
-EMAIL_PORT = env.int("EMAIL_PORT", default=25)
-EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", default="")
-EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", default="")
-EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=20)
-EMAIL_USE_TLS = env.bool("EMAIL_USE_TLS", default=False)
+_mail_backend = env.str("EMAIL_BACKEND", default="django.core.mail.backends.filebased.EmailBackend")
+_mail_folder = OPSCONSOLE_HOME / "mail"
+_smtp = {
+    "host": env.str("EMAIL_HOST", default="localhost"),
+    "port": env.int("EMAIL_PORT", default=25),
+    "username": env.str("EMAIL_HOST_USER", default=""),
+    "password": env.str("EMAIL_HOST_PASSWORD", default=""),
+    "use_tls": env.bool("EMAIL_USE_TLS", default=False),
+    "timeout": env.int("EMAIL_TIMEOUT", default=20),
+}
+if django.VERSION >= (6, 1):
+    _mail_options = {
+        "django.core.mail.backends.smtp.EmailBackend": _smtp,
+        "django.core.mail.backends.filebased.EmailBackend": {"file_path": _mail_folder},
+    }
+    MAILERS = {
+        "default": {"BACKEND": _mail_backend, "OPTIONS": _mail_options.get(_mail_backend, {})}
+    }
+else:
+    EMAIL_BACKEND = _mail_backend
+    EMAIL_FILE_PATH = _mail_folder
+    EMAIL_HOST = _smtp["host"]
+    EMAIL_PORT = _smtp["port"]
+    EMAIL_HOST_USER = _smtp["username"]
+    EMAIL_HOST_PASSWORD = _smtp["password"]
+    EMAIL_USE_TLS = _smtp["use_tls"]
+    EMAIL_TIMEOUT = _smtp["timeout"]
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="OpsConsole <ops@localhost>")
 
 # The queue. Seconds unless the name says otherwise.
@@ -175,8 +202,15 @@ QUEUE_REDACTED_KEYS = env.list(
 )
 CONSOLE_STATEMENT_TIMEOUT_SECONDS = env.float("CONSOLE_STATEMENT_TIMEOUT_SECONDS", default=5.0)
 
+# Django's Tasks API: `@task` functions run in the same queue (docs/handlers.md).
+TASKS = {"default": {"BACKEND": "queues.backend.PostgresBackend"}}
+
 # The http_request handler reaches only these hosts ("host" or "host:port"; "*" is every host).
 HTTP_REQUEST_ALLOWED_HOSTS = env.list("HTTP_REQUEST_ALLOWED_HOSTS", default=[])
+
+# The endpoint of invoke_bubble_sync_processor() and _retry(): its URL, and its secret by name.
+BUBBLE_SYNC_URL = env.str("BUBBLE_SYNC_URL", default="")
+BUBBLE_SYNC_SECRET = env.str("BUBBLE_SYNC_SECRET", default="")
 
 # Payments. Current secret first, then the one being rotated out.
 RAZORPAY_WEBHOOK_SECRETS = env.list("RAZORPAY_WEBHOOK_SECRETS", default=[])

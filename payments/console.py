@@ -17,7 +17,7 @@ from payments.money import format_amount
 from queues.console import story, verdicts
 from queues.console.formats import count, duration
 from queues.console.snapshot import FRESH_SECONDS, Snapshot
-from queues.models import Task
+from queues.models import TaskFields
 
 LATE_SECONDS = 300
 CAP = 10_000
@@ -67,7 +67,7 @@ def _late() -> list[datetime]:
     return list(rows.order_by("updated_at").values_list("updated_at", flat=True)[: CAP + 1])
 
 
-def transaction_panel(request: HttpRequest, task: Task) -> story.Panel | None:
+def transaction_panel(request: HttpRequest, task: TaskFields) -> story.Panel | None:
     """The transaction that a task fulfils, for those who may see payments."""
     if not request.user.has_perm("payments.view_transaction"):
         return None

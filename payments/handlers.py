@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage
 from django.core.validators import validate_email
 from django.db import transaction
 from django.db.models import QuerySet
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from queues.worker.context import TaskContext
 
 SEND_RECEIPT = "payments.send_receipt"
-SMTP_TIMEOUT_SECONDS = 20
 Status = Transaction.Status
 
 
@@ -109,5 +108,4 @@ def _receipt(row: Transaction, address: str, task_id: UUID) -> EmailMessage:
         ),
         to=[address],
         headers={"Message-ID": f"<{task_id}@{domain}>", "Auto-Submitted": "auto-generated"},
-        connection=get_connection(timeout=SMTP_TIMEOUT_SECONDS),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -13,17 +13,28 @@ from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from queues import operations
 from queues.console import actions
 from queues.console.formats import count
-from queues.models import Operation, OperationItem, Queue, Task, TaskDependency, Worker
+from queues.console.verbs import VERBS
+from queues.models import (
+    ArchivedTask,
+    Endpoint,
+    Operation,
+    OperationItem,
+    ProjectMember,
+    Queue,
+    Task,
+    TaskDependency,
+    Worker,
+)
 from queues.operations import OperationError
 
 DEEPEST_ROW = 5_000
+PAUSING = ("paused", "paused_reason", "paused_until")
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
@@ -56,7 +67,7 @@ class LargeTableAdmin(ModelAdmin):
     list_per_page = 50
     list_max_show_all = 200
     list_select_related = False
-    ordering = ("-pk",)
+    ordering: ClassVar[tuple[str, ...]] = ("-pk",)
 
 
 class ReadOnlyAdmin(LargeTableAdmin):
@@ -72,18 +83,17 @@ class ReadOnlyAdmin(LargeTableAdmin):
         return False
 
 
-def verb(
-    name: str, description: str, act: Callable[..., Operation]
-) -> Callable[..., HttpResponse | None]:
-    """An admin action that calls one verb of queues.operations on the selected tasks."""
+def action(name: str, description: str) -> Callable[..., HttpResponse | None]:
+    """An admin action that does one verb of the console to the selected tasks."""
+    verb = VERBS[name]
 
-    @admin.action(description=description, permissions=[name])
+    @admin.action(description=description)
     def run(self: TaskAdmin, request: HttpRequest, queryset: QuerySet[Task]) -> HttpResponse | None:
         ids = list(queryset.order_by("pk").values_list("pk", flat=True)[: operations.MAX_TASKS + 1])
-        if name == "cancel" and 0 < len(ids) <= operations.MAX_TASKS:
+        if verb.asks and 0 < len(ids) <= operations.MAX_TASKS:
             return actions.ask(request, name, ids, back=request.get_full_path())
         try:
-            made = act(ids, actor=request.user.get_username(), reason="from the admin")
+            made = verb.act(ids, actor=request.user.get_username(), reason="from the admin")
         except OperationError as error:
             self.message_user(request, str(error), messages.ERROR)
             return None
@@ -116,9 +126,13 @@ class TaskAdmin(ReadOnlyAdmin):
     search_fields = ("id__exact", "correlation_id__exact")
     search_help_text = "A task's whole id or its correlation id. The console searches by more."
     actions = (
-        verb("retry", "Retry the selected failed or cancelled tasks", operations.retry),
-        verb("requeue", "Requeue the selected scheduled or stuck tasks", operations.requeue),
-        verb("cancel", "Cancel the selected tasks", operations.cancel),
+        action("retry", "Retry the selected failed or cancelled tasks"),
+        action("requeue", "Requeue the selected scheduled or stuck tasks"),
+        action("set_priority", "Set the priority of the selected waiting tasks"),
+        action("move", "Move the selected waiting tasks to another queue"),
+        action("release", "Release the selected processing tasks"),
+        action("run_again", "Run the selected completed tasks again"),
+        action("cancel", "Cancel the selected tasks"),
     )
     exclude = ("payload", "result", "errors")
     ordering = ("-id",)
@@ -126,14 +140,13 @@ class TaskAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         return super().get_queryset(request).defer("payload", "result", "errors")
 
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("queue.retry_task")
-
-    def has_requeue_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("queue.requeue_task")
-
-    def has_cancel_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("queue.cancel_task")
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
+        """Those that this person may use."""
+        return {
+            name: offer
+            for name, offer in super().get_actions(request).items()
+            if request.user.has_perm(VERBS[name.removesuffix("_selected")].permission)
+        }
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
@@ -159,6 +172,19 @@ class TaskAdmin(ReadOnlyAdmin):
         return format_html('<a href="{}">open</a>', reverse("queue:task", args=[task.pk]))
 
 
+@admin.register(ArchivedTask)
+class ArchivedTaskAdmin(ReadOnlyAdmin):
+    list_display = ("id", "type", "status", "attempts", "completed_at")
+    list_filter = ("status",)
+    search_fields = ("id__exact", "correlation_id__exact")
+    search_help_text = "A task's whole id or its correlation id."
+    exclude = ("payload", "result", "errors")
+    ordering = ("-completed_at", "-id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ArchivedTask]:
+        return super().get_queryset(request).defer("payload", "result", "errors")
+
+
 @admin.register(Queue)
 class QueueAdmin(ModelAdmin):
     """The rules of a queue. Its name is its identity and stays."""
@@ -174,23 +200,33 @@ class QueueAdmin(ModelAdmin):
         noted = ("paused_by", "paused_at")
         if super().has_change_permission(request, obj):
             return (*noted, "name") if obj else noted
-        rules = ("description", "max_concurrent", "default_timeout", "default_max_attempts")
-        return (*noted, "name", *rules)
+        editable = (field.name for field in Queue._meta.fields if field.editable)
+        return (*noted, *(name for name in editable if name not in (*noted, *PAUSING)))
 
     def has_change_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
         may_pause = request.user.has_perm("queue.pause_queue")
         return may_pause or super().has_change_permission(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Queue, form: Any, change: bool) -> None:
-        turned = "paused" in form.changed_data
-        if turned:
-            obj.paused_by = request.user.get_username() if obj.paused else ""
-            obj.paused_at = timezone.now() if obj.paused else None
-            if not obj.paused:
-                obj.paused_reason, obj.paused_until = "", None
-        super().save_model(request, obj, form, change)
-        if turned:
-            operations.note_pause(obj, actor=request.user.get_username())
+        """Pausing goes through its verb, which notes who did; the other fields are just saved."""
+        asked = (obj.paused, obj.paused_reason, obj.paused_until)
+        was = [form.initial.get(name) for name in PAUSING]
+        obj.paused, obj.paused_reason, obj.paused_until = bool(was[0]), was[1] or "", was[2]
+        if change:
+            obj.save(update_fields=[name for name in form.changed_data if name not in PAUSING])
+        else:
+            super().save_model(request, obj, form, change)
+        if not set(PAUSING) & set(form.changed_data):
+            return
+        actor = request.user.get_username()
+        try:
+            if asked[0]:
+                operations.pause(obj.pk, actor=actor, reason=asked[1], until=asked[2])
+            elif was[0]:
+                operations.resume(obj.pk, actor=actor)
+        except OperationError as error:
+            self.message_user(request, str(error), messages.WARNING)
+        obj.refresh_from_db()
 
     def has_delete_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
         """A queue that a task names cannot be deleted, nor the one that tasks get by default."""
@@ -200,7 +236,7 @@ class QueueAdmin(ModelAdmin):
             return False
         return super().has_delete_permission(request, obj)
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         return {}
 
 
@@ -229,3 +265,17 @@ class OperationItemAdmin(ReadOnlyAdmin):
     list_display = ("operation_id", "task_id", "outcome", "before", "after", "note")
     list_filter = ("outcome",)
     search_fields = ("task_id__exact",)
+
+
+@admin.register(ProjectMember)
+class ProjectMemberAdmin(LargeTableAdmin):
+    list_display = ("project_id", "user_id", "created_at")
+    search_fields = ("project_id__exact", "user_id__exact")
+    search_help_text = "A whole project or user id."
+    formfield_overrides = {models.TextField: {"widget": AdminTextInputWidget}}
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ModelAdmin):
+    list_display = ("name", "url", "secret")
+    formfield_overrides = {models.TextField: {"widget": AdminTextInputWidget}}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+# Made once: json.dumps() makes an encoder for every call with options.
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
 
 def has_unstorable(text: str) -> bool:
     """Whether text holds a NUL character or half of a surrogate pair."""
@@ -31,4 +34,4 @@ def storable_json(value: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """Strict JSON text: ValueError for NaN and infinities, TypeError for what JSON cannot hold."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)

@@ -11,12 +11,16 @@ from uuid import UUID
 
 from django.db import DataError, IntegrityError, connection, transaction
 
+from queues.claims import query
 from queues.clean import dumps
 from queues.models import MAX_JSON_BYTES
 from queues.new_task import EnqueueError, NewTask
 
 __all__ = ["EnqueueError", "Enqueued", "NewTask", "enqueue", "enqueue_many"]
 
+ENQUEUE = """SELECT id, created FROM enqueue_task(
+    %s, %s::jsonb, %s, %s, coalesce(%s, clock_timestamp() + %s::interval), %s, %s::uuid[], %s, %s, %s,
+    make_interval(secs => %s), %s)"""
 BATCH = 2000
 BATCH_BYTES = 8 * 1024 * 1024
 
@@ -70,13 +74,30 @@ def enqueue(
         timeout=timeout,
         correlation_id=correlation_id,
     ).checked()
-    arguments = ", ".join(f"p_{name} => {_placeholder(name, fields)}" for name in fields)
+    run_at = fields.get("run_at")
+    delay = run_at if isinstance(run_at, timedelta) else None
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT * FROM enqueue_task({arguments})", list(fields.values()))  # noqa: S608
-            return Enqueued(*cursor.fetchone())
+        [row] = query(
+            ENQUEUE,
+            [
+                fields["type"],
+                fields["payload"],
+                fields["queue"],
+                fields.get("priority"),
+                None if delay is not None else run_at,
+                delay,
+                fields.get("dedupe_key"),
+                fields.get("after"),
+                on_failure,
+                fields.get("tenant_id"),
+                fields.get("max_attempts"),
+                fields.get("timeout"),
+                fields.get("correlation_id"),
+            ],
+        )
     except (IntegrityError, DataError) as error:
         raise EnqueueError(_sentence(error)) from error
+    return Enqueued(*row)
 
 
 def enqueue_many(tasks: Iterable[NewTask]) -> list[Enqueued]:
@@ -131,15 +152,6 @@ def _json_row(number: int, task: NewTask) -> str:
     if "after" in fields:
         fields["after"] = [str(id) for id in fields["after"]]
     return f'{dumps(fields)[:-1]},"payload":{payload}}}'
-
-
-def _placeholder(name: str, fields: dict[str, Any]) -> str:
-    if name == "run_at" and isinstance(fields[name], timedelta):
-        return "clock_timestamp() + %s"
-    casts = {"payload": "::jsonb", "after": "::uuid[]"}
-    if name == "timeout":
-        return "make_interval(secs => %s)"
-    return f"%s{casts.get(name, '')}"
 
 
 def _sentence(error: Exception) -> str:

@@ -18,7 +18,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.module_loading import autodiscover_modules
 
 from queues.clean import dumps
-from queues.models import Task
+from queues.models import AnyTask, Task
 from queues.redaction import redact
 
 # Queues of the built-in handlers and how many of their tasks run at once, over all workers.
@@ -73,6 +73,7 @@ class Source:
     model: type[Model]
     columns: Mapping[str, Column]
     filters: Mapping[str, Filter]
+    permission: str
 
     def rows(self, filter: Mapping[str, Any]) -> QuerySet[Any]:
         """The rows that match, in the order of their ids. Raises ValueError, naming the key."""
@@ -94,18 +95,25 @@ _sources: dict[str, Source] = {}
 
 
 def register_source(
-    name: str, model: type[Model], columns: Iterable[Column | str], filters: Mapping[str, Filter]
+    name: str,
+    model: type[Model],
+    columns: Iterable[Column | str],
+    filters: Mapping[str, Filter],
+    permission: str = "",
 ) -> None:
     """Offer a table for export under `name`. Its primary key must sort: rows are read in its order.
 
-    A column given as a text is the model's field of that name. Raises ImproperlyConfigured when
+    A column given as a text is the model's field of that name. Who holds `permission` (default: to
+    view the model) may download what was exported. Raises ImproperlyConfigured when
     another model has the name.
     """
     known = _sources.get(name)
     if known is not None and known.model is not model:
         raise ImproperlyConfigured(f"The export source {name!r} is registered twice.")
     made = [Column(column) if isinstance(column, str) else column for column in columns]
-    _sources[name] = Source(name, model, {column.name: column for column in made}, dict(filters))
+    permission = permission or f"{model._meta.app_label}.view_{model._meta.model_name}"
+    columns_by_name = {column.name: column for column in made}
+    _sources[name] = Source(name, model, columns_by_name, dict(filters), permission)
 
 
 def sources() -> Mapping[str, Source]:
@@ -151,7 +159,7 @@ def _moment(value: str) -> datetime:
 
 register_source(
     "tasks",
-    Task,
+    AnyTask,
     columns=[
         "id",
         Column("queue", field="queue_id"),
@@ -177,4 +185,5 @@ register_source(
         "created_after": moment_filter("created_at__gte"),
         "created_before": moment_filter("created_at__lt"),
     },
+    permission="queue.view_task",
 )

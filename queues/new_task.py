@@ -67,7 +67,7 @@ class NewTask:
             timeout = handler.timeout
         fields = {
             "type": _text("type", self.type, required=True),
-            "payload": _payload(self.payload),
+            "payload": payload_text(self.payload),
             "queue": _text("queue", self.queue) or (handler.queue if handler else "default"),
             "priority": _number("priority", self.priority, -100, 100),
             "run_at": _moment(self.run_at),
@@ -148,20 +148,23 @@ def _ids(value: Any) -> list[UUID] | None:
         raise EnqueueError(f"after holds something that is no task id: {value!r}.") from error
 
 
-def _payload(value: Any) -> str:
+def payload_text(value: Any, number: int | None = None) -> str:
+    """The payload as JSON text. Raises EnqueueError (with `number`) when PostgreSQL cannot hold it."""
     try:
         text = dumps({} if value is None else value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise EnqueueError(f"the payload cannot be written as JSON: {error}.") from error
+        raise EnqueueError(f"the payload cannot be written as JSON: {error}.", number) from error
     if has_unstorable(text) or ("\\u0000" in text and _holds_nul(value)):
         raise EnqueueError(
             "the payload holds a NUL character or half a surrogate pair, which PostgreSQL cannot "
-            "store: remove it."
+            "store: remove it.",
+            number,
         )
     if len(text) > MAX_JSON_BYTES or len(text.encode()) > MAX_JSON_BYTES:
         raise EnqueueError(
             f"the payload is {len(text.encode()):,} bytes; the most is {MAX_JSON_BYTES:,}. "
-            "Put large data in a file and pass its name."
+            "Put large data in a file and pass its name.",
+            number,
         )
     return text
 

@@ -7,17 +7,35 @@ the others why they were left alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
+from psycopg.errors import ForeignKeyViolation, InvalidParameterValue
+from psycopg.sql import SQL
 
 from queues.claims import query, through_conflicts
 from queues.clean import storable_text
-from queues.models import Operation, OperationItem, Queue
+from queues.models import Operation
 
 MAX_TASKS = 1000
+
+# The verb, its operation and the operation's items are one statement, so that none is without the
+# others and no row of the answer passes through Python.
+RECORD = SQL("""
+WITH acted AS MATERIALIZED (SELECT * FROM {verb}),
+operation AS (
+    INSERT INTO operations (verb, actor, reason, requested, done, skipped)
+    SELECT %s, %s, %s, count(*), count(*) FILTER (WHERE outcome = 'done'),
+           count(*) FILTER (WHERE outcome = 'skipped')
+      FROM acted RETURNING id
+), items AS (
+    INSERT INTO operation_items (operation_id, task_id, outcome, before, after, note)
+    SELECT o.id, a.id, a.outcome, a.before, a.after, a.note FROM operation o, acted a ORDER BY a.id)
+SELECT id FROM operation
+""")
 
 
 class OperationError(ValueError):
@@ -31,9 +49,7 @@ def retry(
 
     dependants: bring back the tasks that were cancelled because of these, too.
     """
-    return _record(
-        "retry", ids, actor, reason, "SELECT * FROM retry_tasks(%s::uuid[], %s)", [dependants]
-    )
+    return _record("retry", ids, actor, reason, "retry_tasks(%s::uuid[], %s)", [dependants])
 
 
 def requeue(
@@ -57,32 +73,104 @@ def requeue(
         ids,
         actor,
         reason,
-        "SELECT * FROM requeue_tasks(%s::uuid[], %s::bigint[], %s, %s)",
+        "requeue_tasks(%s::uuid[], %s::bigint[], %s, %s)",
         [leases and list(leases), force, settings.QUEUE_SILENCE],
+    )
+
+
+def rescue(
+    ids: Sequence[UUID], *, actor: str, reason: str = "", leases: Sequence[int] | None = None
+) -> Operation:
+    """Make stuck tasks pending now, attempts kept, counted as lost once more.
+
+    `leases`: as for requeue().
+    """
+    return _record(
+        "rescue",
+        ids,
+        actor,
+        reason,
+        "rescue_tasks(%s::uuid[], %s::bigint[], %s)",
+        [leases and list(leases), settings.QUEUE_SILENCE],
+    )
+
+
+def release(
+    ids: Sequence[UUID], *, actor: str, reason: str, leases: Sequence[int] | None = None
+) -> Operation:
+    """Take processing tasks from their workers, living or not, the attempt not charged.
+
+    It needs a reason. The worker is told at its next heartbeat. `leases`: as for requeue().
+    """
+    return _record(
+        "release",
+        ids,
+        actor,
+        reason,
+        "release_held(%s::uuid[], %s, %s::bigint[])",
+        [reason, leases and list(leases)],
     )
 
 
 def cancel(ids: Sequence[UUID], *, actor: str, reason: str = "") -> Operation:
     """Cancel tasks that wait or run, for good; what waited on them is settled."""
+    return _record("cancel", ids, actor, reason, "cancel_tasks(%s::uuid[], %s)", [reason])
+
+
+def set_priority(ids: Sequence[UUID], priority: int, *, actor: str, reason: str = "") -> Operation:
+    """Give waiting tasks another priority, -100 to 100; higher runs first."""
     return _record(
-        "cancel", ids, actor, reason, "SELECT * FROM cancel_tasks(%s::uuid[], %s)", [reason]
+        "set priority", ids, actor, reason, "set_priority(%s::uuid[], %s::integer)", [priority]
     )
 
 
-def note_pause(queue: Queue, *, actor: str) -> Operation:
-    """Write down that somebody paused or resumed a queue, in the transaction that does so."""
-    return Operation.objects.create(
-        verb=f"{'pause' if queue.paused else 'resume'} queue {queue.name}",
-        actor=actor,
-        reason=queue.paused_reason if queue.paused else "",
-        requested=0,
-        done=0,
-        skipped=0,
+def move(ids: Sequence[UUID], queue: str, *, actor: str, reason: str = "") -> Operation:
+    """Put waiting tasks into another queue that exists; they keep their state."""
+    return _record("move", ids, actor, reason, "move_tasks(%s::uuid[], %s)", [queue])
+
+
+def run_again(ids: Sequence[UUID], *, actor: str, reason: str = "") -> Operation:
+    """Enqueue completed tasks once more, each as a new task of the same trail.
+
+    An item's note is the new task's id.
+    """
+    return _record("run again", ids, actor, reason, "run_again(%s::uuid[])", [])
+
+
+def pause(queue: str, *, actor: str, reason: str = "", until: datetime | None = None) -> Operation:
+    """Stop claims from a queue, until then or until it is resumed; what runs goes on.
+
+    A queue that is paused already gets the new reason and end.
+    """
+    reason = storable_text(reason)[:2000]
+    return _turn(
+        f"pause queue {queue}",
+        actor,
+        reason,
+        "pause_queue(%s, %s, %s, %s)",
+        [queue, reason, actor, until],
     )
+
+
+def resume(queue: str, *, actor: str) -> Operation:
+    """End a queue's pause."""
+    return _turn(f"resume queue {queue}", actor, "", "resume_queue(%s)", [queue])
+
+
+def _turn(verb: str, actor: str, reason: str, call: str, arguments: list[Any]) -> Operation:
+    with transaction.atomic():
+        [(queue, outcome, note)] = _said(
+            SQL("SELECT queue, outcome, note FROM {verb}"), call, arguments
+        )
+        if outcome == "skipped":
+            raise OperationError(f"Queue {queue}: {note}.")
+        return Operation.objects.create(
+            verb=verb, actor=actor, reason=reason, requested=0, done=0, skipped=0
+        )
 
 
 def _record(
-    verb: str, ids: Sequence[UUID], actor: str, reason: str, sql: str, arguments: list[Any]
+    verb: str, ids: Sequence[UUID], actor: str, reason: str, call: str, arguments: list[Any]
 ) -> Operation:
     if not ids:
         raise OperationError("No task was selected.")
@@ -91,33 +179,25 @@ def _record(
             f"More than {MAX_TASKS:,} tasks were selected; one act takes that many."
         )
     reason = storable_text(reason)[:2000]
-    arguments = [storable_text(a) if isinstance(a, str) else a for a in arguments]
-    return through_conflicts(lambda: _carry_out(verb, ids, actor, reason, sql, arguments))
+    arguments = [storable_text(a)[:2000] if isinstance(a, str) else a for a in arguments]
+    return through_conflicts(lambda: _carry_out(verb, ids, actor, reason, call, arguments))
 
 
 def _carry_out(
-    verb: str, ids: Sequence[UUID], actor: str, reason: str, sql: str, arguments: list[Any]
+    verb: str, ids: Sequence[UUID], actor: str, reason: str, call: str, arguments: list[Any]
 ) -> Operation:
     with transaction.atomic():
-        rows = query(sql, [list(ids), *arguments])
-        done = sum(outcome == "done" for _, outcome, *_ in rows)
-        operation = Operation.objects.create(
-            verb=verb,
-            actor=actor,
-            reason=reason,
-            requested=len(rows),
-            done=done,
-            skipped=len(rows) - done,
-        )
-        OperationItem.objects.bulk_create(
-            OperationItem(
-                operation=operation,
-                task_id=id,
-                outcome=outcome,
-                before=before,
-                after=after,
-                note=note,
-            )
-            for id, outcome, before, after, note in rows
-        )
-    return operation
+        [(made,)] = _said(RECORD, call, [list(ids), *arguments, verb, actor, reason])
+        return Operation.objects.get(pk=made)
+
+
+def _said(sql: SQL, call: str, arguments: list[Any]) -> list[tuple[Any, ...]]:
+    """Run a verb; an argument that it refuses is an OperationError with the database's words."""
+    try:
+        return query(sql.format(verb=SQL(call)).as_string(), arguments)
+    except DatabaseError as error:
+        cause = error.__cause__
+        if isinstance(cause, InvalidParameterValue | ForeignKeyViolation):
+            told = [cause.diag.message_primary, cause.diag.message_hint]
+            raise OperationError(" ".join(filter(None, told))) from error
+        raise

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from inspect import iscoroutinefunction
+from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import autodiscover_modules
 
-if TYPE_CHECKING:
-    from queues.worker.context import TaskContext
-
-HandlerFunction = Callable[["TaskContext"], Any]
+HandlerFunction = Callable[..., Any]
+LARGEST_BATCH = 500
+COROUTINES = 100
 
 
 @dataclass(frozen=True)
 class Handler:
-    """A function that runs one type of task, and what a task of that type gets by default."""
+    """A function that runs one type of task, and what a task of that type gets by default.
+
+    batch: how many tasks one call takes at most; more than 1 makes it a batch handler.
+    on_finished is told the ids of those tasks whose final outcome this worker has just recorded.
+    """
 
     type: str
     function: HandlerFunction
@@ -27,6 +32,18 @@ class Handler:
     max_attempts: int | None = None
     timeout: timedelta | None = None
     backoff: timedelta = timedelta(seconds=5)
+    batch: int = 1
+    on_finished: Callable[[Sequence[UUID]], None] | None = None
+    is_coroutine: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_coroutine", iscoroutinefunction(self.function))
+        if not 1 <= self.batch <= LARGEST_BATCH:
+            raise ImproperlyConfigured(
+                f"{self.type!r}: batch is a number from 1 to {LARGEST_BATCH}."
+            )
+        if self.batch > 1 and self.is_coroutine:
+            raise ImproperlyConfigured(f"{self.type!r}: a batch handler is a plain function.")
 
 
 _handlers: dict[str, Handler] = {}
@@ -40,6 +57,7 @@ def handles(
     max_attempts: int | None = None,
     timeout: timedelta | float | None = None,
     backoff: timedelta | float = 5.0,
+    batch: int = 1,
 ) -> Callable[[HandlerFunction], HandlerFunction]:
     """Register the decorated function as the handler of tasks of `type`.
 
@@ -49,28 +67,39 @@ def handles(
 
     timeout, backoff: seconds or timedelta. Without max_attempts or timeout the queue's apply.
     After a failure the task waits a random time up to backoff * 2 ** attempts, at most an hour.
+    batch: the function takes a list of up to so many TaskContexts and returns None, or a list with a
+    result or an exception for each. An `async def` function runs on the worker's event loop, beside
+    up to COROUTINES others.
     Raises ImproperlyConfigured when two functions claim one type.
     """
 
-    def register(function: HandlerFunction) -> HandlerFunction:
-        known = _handlers.get(type)
-        if known is not None and known.function.__qualname__ != function.__qualname__:
-            raise ImproperlyConfigured(
-                f"Task type {type!r} has two handlers: {_where(known.function)} and "
-                f"{_where(function)}. Give one of them another type."
+    def decorate(function: HandlerFunction) -> HandlerFunction:
+        register(
+            Handler(
+                type=type,
+                function=function,
+                queue=queue,
+                priority=priority,
+                max_attempts=max_attempts,
+                timeout=None if timeout is None else as_timedelta(timeout),
+                backoff=as_timedelta(backoff),
+                batch=batch,
             )
-        _handlers[type] = Handler(
-            type=type,
-            function=function,
-            queue=queue,
-            priority=priority,
-            max_attempts=max_attempts,
-            timeout=None if timeout is None else as_timedelta(timeout),
-            backoff=as_timedelta(backoff),
         )
         return function
 
-    return register
+    return decorate
+
+
+def register(handler: Handler) -> None:
+    """Make a handler known. Raises ImproperlyConfigured when its type has another one."""
+    known = _handlers.get(handler.type)
+    if known is not None and known.function.__qualname__ != handler.function.__qualname__:
+        raise ImproperlyConfigured(
+            f"Task type {handler.type!r} has two handlers: {_where(known.function)} and "
+            f"{_where(handler.function)}. Give one of them another type."
+        )
+    _handlers[handler.type] = handler
 
 
 def as_timedelta(value: timedelta | float) -> timedelta:
@@ -86,6 +115,23 @@ def find(type: str) -> Handler | None:
     return _handlers.get(type)
 
 
+def weight(type: str, concurrency: int) -> float:
+    """How much of one of `concurrency` threads a task of this type takes."""
+    handler = _handlers.get(type)
+    if handler is None:
+        return 1.0
+    return concurrency / COROUTINES if handler.is_coroutine else 1 / handler.batch
+
+
+def tells() -> bool:
+    """Whether any handler wants to know which of its tasks have ended."""
+    return any(handler.on_finished for handler in _handlers.values())
+
+
+def handlers() -> list[Handler]:
+    return list(_handlers.values())
+
+
 def known_types() -> list[str]:
     return sorted(_handlers)
 
@@ -96,5 +142,5 @@ def queue_names() -> set[str]:
 
 
 def autodiscover() -> None:
-    """Import the `handlers` module of every installed app."""
-    autodiscover_modules("handlers")
+    """Import the modules `handlers` and `tasks` of every installed app."""
+    autodiscover_modules("handlers", "tasks")

@@ -3,6 +3,7 @@ grants. Idempotent, run after every migrate (and after a flush, which empties th
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,32 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections, transaction
 
-from queues import registry
+from queues import backend, registry
 from queues.exports import QUEUE_CAPS
-from queues.models import Queue
+from queues.models import Endpoint, Queue
 
 log = structlog.get_logger(__name__)
 
-DATABASE_ROLES = ("opsconsole_worker", "service_role")
+DATABASE_ROLES = ("opsconsole_worker", "service_role", "authenticated", "anon")
+# Queues that the functions of existing callers name. They keep http_request tasks out of `default`,
+# where a foreign worker takes every task it finds.
+QUEUES_OF_CALLERS: dict[str, dict[str, Any]] = {
+    "exports": {},
+    "gpu": {"default_timeout": timedelta(hours=2)},
+    "http": {},
+    "jobs": {},
+    "sync": {},
+}
 GRANTS = Path(__file__).parent / "grants.sql"
+# Callers of these look for their finished tasks in the table of tasks.
+READ_BY_CALLERS = ("default", "exports", "gpu", "jobs", "sync")
+CALLERS_READ_FOR = timedelta(days=30)
+# A partition for each day whose tasks may still move, and no memory of where the archiving stood.
+READY_ARCHIVE = """
+DELETE FROM archive_marks;
+SELECT make_archive_partitions((SELECT min(t.completed_at)::date - 1 FROM tasks t
+                                 WHERE t.status IN ('completed', 'failed', 'cancelled')));
+"""
 
 
 def after_migrate(app_config: AppConfig, using: str, **kwargs: Any) -> None:
@@ -29,19 +48,44 @@ def after_migrate(app_config: AppConfig, using: str, **kwargs: Any) -> None:
     if Queue._meta.db_table not in connection.introspection.table_names():
         return
     ensure_queues()
+    ensure_endpoints()
     ensure_database_roles()
     with connection.cursor() as cursor:
         cursor.execute(GRANTS.read_text())
+        cursor.execute(READY_ARCHIVE)
         cursor.execute("NOTIFY pgrst, 'reload schema'")
 
 
 def ensure_queues() -> None:
-    """Create the queues that handlers and QUEUE_NAMES name; existing ones stay as they are."""
-    names = {"default", *settings.QUEUE_NAMES, *registry.queue_names()}
+    """Create the queues that handlers, callers and QUEUE_NAMES name; existing ones stay as they are."""
+    rules: dict[str, dict[str, Any]] = {
+        name: {}
+        for name in (
+            "default",
+            *settings.QUEUE_NAMES,
+            *registry.queue_names(),
+            *backend.queue_names(),
+        )
+    }
+    rules |= QUEUES_OF_CALLERS
+    for name in READ_BY_CALLERS:
+        rules[name] = {"archive_after": CALLERS_READ_FOR, **rules[name]}
     Queue.objects.bulk_create(
-        [Queue(name=name, max_concurrent=QUEUE_CAPS.get(name)) for name in sorted(names)],
+        [
+            Queue(name=name, max_concurrent=QUEUE_CAPS.get(name), **rule)
+            for name, rule in sorted(rules.items())
+        ],
         ignore_conflicts=True,
     )
+
+
+def ensure_endpoints() -> None:
+    """Write down where the database's own requests go, if the settings say so; else it stays."""
+    if settings.BUBBLE_SYNC_URL or settings.BUBBLE_SYNC_SECRET:
+        Endpoint.objects.update_or_create(
+            name="bubble_sync",
+            defaults={"url": settings.BUBBLE_SYNC_URL, "secret": settings.BUBBLE_SYNC_SECRET},
+        )
 
 
 def ensure_database_roles() -> None:

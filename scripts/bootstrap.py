@@ -1,6 +1,7 @@
-"""Make .venv hold what a requirements file pins; nothing is done when it already does.
+"""Make .venv hold what requirements files pin; nothing is done when it already does.
 
-Run by the system's Python with the standard library alone: bootstrap.py REQUIREMENTS-FILE.
+Run by the system's Python with the standard library alone: bootstrap.py REQUIREMENTS-FILE...
+Of several files the later ones win. BOOTSTRAP_VENV names another folder than .venv.
 Ends with 0, or with one sentence on stderr and 1.
 """
 
@@ -16,35 +17,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-VENV = Path(".venv")
+VENV = Path(os.environ.get("BOOTSTRAP_VENV") or ".venv")
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed.json"
 INTERPRETER = f"{sys.version} in {sys.base_prefix}"
 
 
 class BootstrapError(Exception):
-    """.venv cannot be made ready; the message says what to do about it."""
+    """The folder cannot be made ready; the message says what to do about it."""
 
 
-def main(requirements: Path) -> None:
-    """Bring .venv to the state that the file and this interpreter ask for."""
-    with requirements.open("rb") as file:
+def main(requirements: list[Path]) -> None:
+    """Bring VENV to the state that the files and this interpreter ask for."""
+    name = " ".join(file.name for file in requirements)
+    with requirements[0].open("rb") as lock:
         # Two commands started at once: the second waits, and then finds everything done.
-        fcntl.flock(file, fcntl.LOCK_EX)
-        wanted = hashlib.sha256(file.read()).hexdigest()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = hashlib.sha256(b"".join(file.read_bytes() for file in requirements)).hexdigest()
         done = read_stamp()
         if done is None:
             make_venv()
             done = {"python": INTERPRETER}
-        if done.get(requirements.name) != wanted:
+        if done.get(name) != wanted:
             # Unsaid first: an interrupted installation must not look like a finished one.
             write_stamp({"python": INTERPRETER})
-            install(requirements)
-            write_stamp({**done, requirements.name: wanted})
+            for file in requirements:
+                install(file)
+            write_stamp({**done, name: wanted})
 
 
 def read_stamp() -> dict[str, str] | None:
-    """What .venv holds; None if it is missing, unfinished or another interpreter's."""
+    """What VENV holds; None if it is missing, unfinished or another interpreter's."""
     try:
         done = json.loads(STAMP.read_text())
     except (OSError, ValueError):
@@ -59,7 +62,7 @@ def write_stamp(done: dict[str, str]) -> None:
 
 
 def make_venv() -> None:
-    """Make .venv anew."""
+    """Make VENV anew."""
     if not all(importlib.util.find_spec(name) for name in ("ensurepip", "venv")):
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         how = (
@@ -70,17 +73,17 @@ def make_venv() -> None:
         raise BootstrapError(f"{sys.executable} cannot make a virtual environment; {how}")
     import venv  # which some systems package apart
 
-    say(f"Making .venv with Python {sys.version.split()[0]}.")
+    say(f"Making {VENV} with Python {sys.version.split()[0]}.")
     try:
         venv.EnvBuilder(with_pip=True, clear=True, symlinks=True).create(VENV)
     except (OSError, subprocess.CalledProcessError) as error:
         raise BootstrapError(
-            f".venv cannot be made in {Path.cwd()} ({error}): put that right, then try again."
+            f"{VENV} cannot be made in {Path.cwd()} ({error}): put that right, then try again."
         ) from error
 
 
 def install(requirements: Path) -> None:
-    say(f"Installing the packages of {requirements} into .venv.")
+    say(f"Installing the packages of {requirements} into {VENV}.")
     command = [str(PYTHON), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     command += ["--no-input", "--require-hashes", "--requirement", str(requirements)]
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
@@ -97,7 +100,7 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
+        main([Path(name) for name in sys.argv[1:]])
     except BootstrapError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -161,6 +161,7 @@ class WorkerProcess:
                 | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     @property
@@ -174,9 +175,16 @@ class WorkerProcess:
         assert "worker started polling" in self.lines, self.lines
         return self
 
+    def send(self, signum: int) -> None:
+        """Send a signal: to the worker process, too, where its supervisor could not pass it on."""
+        if signum in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
+            os.killpg(self.process.pid, signum)
+        else:
+            self.process.send_signal(signum)
+
     def stop(self, signum: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
-            self.process.send_signal(signum)
+            self.send(signum)
         return self.process.wait(timeout=30)
 
     def wait(self, seconds: float = 60) -> int:
@@ -195,3 +203,6 @@ def run_worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[...,
     yield run
     for worker in made:
         worker.stop(signal.SIGKILL)
+
+
+from tests.foreign import foreign  # noqa: E402, F401

@@ -26,11 +26,11 @@ if EMBEDDED:
 os.environ["OPSCONSOLE_HOME"] = str(_home)
 (_home / "static").mkdir(exist_ok=True)
 os.environ["SECRET_KEY"] = "only-for-tests"
+os.environ["EMAIL_BACKEND"] = "django.core.mail.backends.locmem.EmailBackend"
 os.environ["RAZORPAY_WEBHOOK_SECRETS"] = "current-secret,previous-secret"
 os.environ["HTTP_REQUEST_ALLOWED_HOSTS"] = "127.0.0.1"
 
 from opsconsole.settings import *  # noqa: E402, F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 INSTALLED_APPS = [*INSTALLED_APPS, "tests"]  # noqa: F405

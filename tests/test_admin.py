@@ -9,12 +9,29 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from payments.models import Transaction, WebhookDelivery
-from queues.models import Operation, OperationItem, Queue, Task, TaskDependency
+from queues.console.verbs import VERBS
+from queues.models import (
+    ArchivedTask,
+    Endpoint,
+    Operation,
+    OperationItem,
+    ProjectMember,
+    Queue,
+    Task,
+    TaskDependency,
+)
 
 pytestmark = pytest.mark.django_db
-MODELS = [m for label in ("queue", "payments") for m in apps.get_app_config(label).get_models()]
+MODELS = [
+    m
+    for label in ("queue", "payments")
+    for m in apps.get_app_config(label).get_models()
+    if m._meta.managed
+]
+WRITTEN_BY_HAND = (Queue, ProjectMember, Endpoint)
 TASKS = reverse("admin:queue_task_changelist")
 
 
@@ -22,10 +39,13 @@ TASKS = reverse("admin:queue_task_changelist")
 def one_of_each(make_task):
     task = make_task("failed", payload={"password": "hunter2"})
     child = make_task("cancelled")
+    ArchivedTask.objects.create(type="old", status="completed", completed_at=timezone.now())
     TaskDependency.objects.create(task=child, predecessor_id=task.pk, outcome="cancelled")
     operation = Operation.objects.create(verb="retry", actor="a", requested=1, done=1, skipped=0)
     OperationItem.objects.create(operation=operation, task_id=task.pk, outcome="done")
     Transaction.objects.create(order_id="o1", amount=100)
+    ProjectMember.objects.create(project_id="p", user_id="u")
+    Endpoint.objects.create(name="bubble_sync", url="https://a.example", secret="SYNC")
     WebhookDelivery.objects.create(
         provider="razorpay", verdict="accepted", body=b'{"token": "hunter2"}'
     )
@@ -44,12 +64,35 @@ def test_every_table_has_its_list_and_pages(client_of, one_of_each, model):
     assert b"hunter2" not in page.content + detail.content
 
 
-@pytest.mark.parametrize("model", [m for m in MODELS if m is not Queue], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "model", [m for m in MODELS if m not in WRITTEN_BY_HAND], ids=lambda m: m.__name__
+)
 @pytest.mark.parametrize("what", ["add", "delete"])
 def test_records_are_not_written_by_hand(client_of, one_of_each, model, what):
     args = [] if what == "add" else [model.objects.first().pk]
     url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{what}", args=args)
     assert client_of("admin").post(url, {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("page", "fields", "refused"),
+    [
+        ("projectmember", {"project_id": "p", "user_id": "u"}, {"project_id": "p", "user_id": " "}),
+        (
+            "endpoint",
+            {"name": "bubble_sync", "url": "https://a.example/sync", "secret": "SYNC"},
+            {"name": "other", "url": "ftp://a.example", "secret": "not a name"},
+        ),
+    ],
+)
+def test_members_and_endpoints_are_kept_by_admins_alone(client_of, page, fields, refused):
+    url = reverse(f"admin:queue_{page}_add")
+    model = apps.get_model("queue", page)
+    assert client_of("operator").post(url, fields).status_code == 403
+    assert client_of("admin").post(url, refused).status_code == 200
+    assert not model.objects.exists()
+    assert client_of("admin").post(url, fields).status_code == 302
+    assert model.objects.filter(**fields).exists()
 
 
 def run(client, action, *tasks):
@@ -85,7 +128,15 @@ def test_bulk_actions_do_what_is_legal_and_say_the_rest(
     assert (operation.verb, operation.actor) == (action, "operator")
 
 
-@pytest.mark.parametrize("action", ["retry", "requeue", "cancel"])
+@pytest.mark.parametrize("action", ["set_priority", "move", "release", "run_again"])
+def test_other_actions_lead_to_their_confirmation(client_of, make_task, action):
+    task = make_task(VERBS[action].legal[0])
+    page = run(client_of("operator"), action, task)
+    assert VERBS[action].title.format("1 task") in page.content.decode()
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.parametrize("action", [name for name in VERBS if name != "rescue"])
 def test_who_may_only_look_has_no_actions(client_of, make_task, action):
     task = make_task("failed" if action == "retry" else "scheduled")
     client = client_of("viewer")
@@ -140,10 +191,14 @@ def test_a_queue_keeps_its_name_and_its_tasks(client_of, make_task):
     client = client_of("admin")
     url = reverse("admin:queue_queue_change", args=["default"])
     fields = {"default_timeout": "00:05:00", "default_max_attempts": 7, "max_concurrent": 3}
-    page = client.post(url, fields | {"name": "other"})
+    fields |= {"burst": 1, "archive_after": "01:00:00", "keep_failed": "2 00:00:00"}
+    page = client.post(url, fields | {"name": "other", "keep_for": "00:00:01"})
+    assert "Keep for is at least a day" in page.content.decode()
+    page = client.post(url, fields | {"name": "other", "keep_for": "30 00:00:00"})
     assert page.status_code == 302, page.content.decode()
     queue = Queue.objects.get(name="default")
     assert (queue.max_concurrent, queue.default_timeout) == (3, timedelta(minutes=5))
+    assert (queue.archive_after, queue.keep_for) == (timedelta(hours=1), timedelta(days=30))
     assert client.post(reverse("admin:queue_queue_delete", args=["default"])).status_code == 403
 
 

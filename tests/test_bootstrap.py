@@ -101,10 +101,11 @@ def test_a_python_given_by_name_must_be_one(checkout: Path) -> None:
 
 def test_the_pinned_files_agree_and_name_no_address() -> None:
     pins = {}
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-newest.txt"):
         text = (BASE_DIR / name).read_text()
         assert "://" not in text
         lines = [line for line in text.splitlines() if "==" in line and not line.startswith(" ")]
         assert all(line.endswith("\\") for line in lines)  # its hashes follow
         pins[name] = {line.split("==")[0]: line.split()[0] for line in lines}
     assert pins["requirements.txt"].items() <= pins["requirements-dev.txt"].items()
+    assert pins["requirements-newest.txt"].keys() <= pins["requirements.txt"].keys()

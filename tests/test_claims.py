@@ -242,7 +242,7 @@ def test_the_heartbeat_tells_what_was_lost(make_worker):
     claims.query("SELECT * FROM requeue_tasks(%s, NULL, true)", [[rescued.id]])
     pulse = claims.heartbeat("w1", [(t.id, t.lease, 0.0) for t in (kept, cancelled, rescued)])
     assert pulse.status == "alive"
-    assert pulse.lost == {(cancelled.id, 1), (rescued.id, 1)}
+    assert pulse.lost == {(cancelled.key, 1), (rescued.key, 1)}
     assert claims.heartbeat("nobody", []).status == "gone"
 
 

@@ -1,16 +1,19 @@
 """What the buttons do: ask where it matters, act on what is legal, and say what happened."""
 
+import re
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
 from queues import operations
+from queues.console.verbs import VERBS
 from queues.enqueue import enqueue
-from queues.models import Operation, Task
-from tests.console import elements, fill, message, task_ids, words
+from queues.models import Operation, Queue, Task
+from tests.console import elements, fill, html, message, task_ids, words
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +38,8 @@ def form_of(page):
     """What the confirmation's form would send."""
     sent = {"task": []}
     for field in elements(page, "input"):
+        if field.get("type") == "number":
+            sent[field["name"]] = field["value"]
         if field.get("type") == "hidden" and field["name"] != "csrfmiddlewaretoken":
             if field["name"] == "task":
                 sent["task"].append(field["value"])
@@ -52,6 +57,7 @@ def form_of(page):
         ("cancel", "pending", "cancelled", "cancelled"),
         ("cancel", "blocked", "cancelled", "cancelled"),
         ("cancel", "processing", "cancelled", "cancelled"),
+        ("release", "processing", "pending", "released"),
     ],
 )
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
@@ -92,6 +98,7 @@ def test_nothing_done_is_said_as_a_warning(act, make_task):
         ("cancel", "pending", 1, {}, "Cancel 1 task?"),
         ("cancel", "processing", 2, {}, "Cancel 2 tasks?"),
         ("requeue", "processing", 1, {"force": "1"}, "Requeue 1 task?"),
+        ("release", "processing", 1, {}, "Release 1 task?"),
         ("retry", "failed", 21, {}, "Retry 21 tasks?"),
         ("requeue", "scheduled", 21, {}, "Requeue 21 tasks?"),
     ],
@@ -153,6 +160,101 @@ def test_a_task_that_was_claimed_since_it_was_seen_is_left_alone(act, make_task,
     assert status_of(task) == "processing"
     act("requeue", f"{task.id}:2")
     assert status_of(task) == "pending"
+
+
+def test_a_priority_is_asked_for_and_set(act, make_task):
+    task = make_task(priority=3)
+    page = act("set_priority", task)
+    assert "Set the priority of 1 task?" in words(page)
+    form = form_of(page)
+    assert form["priority"] == "3"
+    page = act(**form | {"priority": "50"})
+    assert message(page).startswith("1 task reprioritised. ")
+    assert Task.objects.get().priority == 50
+
+
+def test_a_queue_is_asked_for_and_the_task_moved(act, make_task):
+    Queue.objects.create(name="gpu2")
+    task = make_task()
+    page = act("move", task)
+    assert {"default", "gpu2"} <= set(re.findall(r"<option>([^<]+)</option>", html(page)))
+    page = act(**form_of(page) | {"queue": "gpu2"})
+    assert message(page).startswith("1 task moved. ")
+    assert Task.objects.get().queue_id == "gpu2"
+
+
+def test_a_completed_task_is_run_again_as_a_new_one(act, make_task):
+    task = make_task("completed")
+    page = act("run_again", task)
+    assert "happens again" in words(page)
+    page = act(**form_of(page))
+    assert message(page).startswith("1 task run again. ")
+    new = Task.objects.get(status="pending")
+    shown = act("retry", task).client.get(f"/operations/{Operation.objects.earliest('id').id}/")
+    assert str(new.id) in task_ids(shown)
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields", "sentence"),
+    [
+        ("set_priority", {"priority": "101"}, "A priority is a whole number from -100 to 100."),
+        ("set_priority", {"priority": "high"}, "A priority is a whole number from -100 to 100."),
+        ("set_priority", {}, "A priority is a whole number from -100 to 100."),
+        ("move", {"queue": "nowhere"}, 'queue "nowhere" does not exist'),
+        ("move", {}, 'queue "" does not exist'),
+        ("release", {"reason": " "}, "Releasing a task that a worker holds needs a reason."),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_a_sentence(act, make_task, verb, fields, sentence):
+    task = make_task("processing" if verb == "release" else "pending")
+    assert sentence in message(act(verb, task, confirmed="1", **fields))
+    was = task.status
+    task.refresh_from_db()
+    assert (task.status, task.priority, task.queue_id) == (was, 0, "default")
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_needs_its_own_permission(client_of, user_in, make_task, verb):
+    task = make_task(VERBS[verb].legal[0])
+    sent = {"verb": verb, "task": str(task.id), "confirmed": "1", "priority": "1", "reason": "r"}
+    sent["queue"] = "default"
+    assert client_of("viewer").post("/tasks/act/", sent).status_code == 403
+    assert not Operation.objects.exists()
+    user = user_in("payments")
+    app, codename = VERBS[verb].permission.split(".")
+    user.user_permissions.add(
+        Permission.objects.get(content_type__app_label=app, codename=codename)
+    )
+    client = client_of("payments")
+    assert client.post("/tasks/act/", sent).status_code == 302
+    assert Operation.objects.count() == 1
+    others = {name for name in VERBS if VERBS[name].permission != VERBS[verb].permission}
+    refused = {
+        name: client.post("/tasks/act/", sent | {"verb": name}).status_code for name in others
+    }
+    assert set(refused.values()) == {403}
+
+
+@pytest.mark.parametrize("group", ["operator", "admin"])
+def test_operators_may_use_every_verb(user_in, group):
+    user = user_in(group)
+    assert [verb for verb in VERBS.values() if not user.has_perm(verb.permission)] == []
+
+
+def test_the_list_offers_what_its_filter_makes_sensible(client_of, make_task):
+    for status in Task.Status.values:
+        make_task(status)
+    client = client_of("operator")
+
+    def buttons(query):
+        page = client.get(f"/tasks/{query}")
+        return {b["value"] for b in elements(page, "button") if b.get("name") == "verb"}
+
+    assert buttons("") == {"retry", "requeue", "cancel"}
+    assert buttons("?status=pending") == {"set_priority", "move", "cancel"}
+    assert buttons("?status=processing") == {"requeue", "release", "cancel"}
+    assert buttons("?status=completed") == {"run_again"}
 
 
 @pytest.mark.parametrize("dependants", [{}, {"dependants": "1"}], ids=["alone", "with dependants"])

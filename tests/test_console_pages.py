@@ -51,9 +51,9 @@ def test_a_rescue_gives_back_what_was_seen_and_no_more(client_of, make_task, mak
     Task.objects.filter(pk=taken.pk).delete()
     make_task("processing", id=taken.id, worker_id="dead", lease=4)
     after = client.post(
-        "/tasks/act/", {"verb": "requeue", "task": chosen, "back": "/stuck/"}, follow=True
+        "/tasks/act/", {"verb": "rescue", "task": chosen, "back": "/stuck/"}, follow=True
     )
-    assert "1 task requeued, 1 left alone (it was claimed again since you looked)" in message(after)
+    assert "1 task rescued, 1 left alone (it was claimed again since you looked)" in message(after)
     assert Task.objects.get(pk=seen.pk).status == "pending"
     assert task_ids(after) == [str(taken.id)]
 

@@ -159,6 +159,14 @@ def test_any_json_is_a_payload_that_can_be_shown(page_of, make_task, value):
     assert " Payload " in words(page_of(task))
 
 
+def test_an_act_that_keeps_the_status_tells_what_it_changed(page_of, make_task):
+    task = make_task()
+    operations.set_priority([task.id], 9, actor="asha", reason="it is late")
+    text = words(page_of(task))
+    assert "Set priority by asha" in text
+    assert "priority 0 → 9: it is late" in text
+
+
 def test_a_chain_is_shown_from_both_sides(page_of, make_task):
     first = enqueue("first")
     second = enqueue("second", after=[first.id])
@@ -170,13 +178,13 @@ def test_a_chain_is_shown_from_both_sides(page_of, make_task):
     assert "is followed by blocked third cancel" in text
 
 
-def test_a_predecessor_that_is_archived_is_named_without_a_link(page_of):
+def test_a_predecessor_that_is_no_longer_kept_is_named_without_a_link(page_of):
     first = enqueue("first")
     second = enqueue("second", after=[first.id])
     operations.cancel([second.id], actor="a")
     Task.objects.filter(pk=first.id).delete()
     page = page_of(second)
-    assert f"runs after archived {first.id}" in words(page)
+    assert f"runs after no longer kept {first.id}" in words(page)
     assert str(first.id) not in task_ids(page)
 
 
@@ -217,12 +225,13 @@ def test_a_payment_task_with_an_odd_payload_has_a_page(page_of, make_task, paylo
 
 @pytest.mark.parametrize("status", Task.Status.values)
 def test_only_what_is_legal_is_offered(page_of, make_task, status):
+    waiting = {"set_priority", "move", "cancel"}
     legal = {
-        "blocked": {"cancel"},
-        "scheduled": {"requeue", "cancel"},
-        "pending": {"cancel"},
-        "processing": {"requeue", "cancel"},
-        "completed": set(),
+        "blocked": waiting,
+        "scheduled": waiting | {"requeue"},
+        "pending": waiting,
+        "processing": {"requeue", "release", "cancel"},
+        "completed": {"run_again"},
         "failed": {"retry"},
         "cancelled": {"retry"},
     }

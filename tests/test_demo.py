@@ -357,4 +357,5 @@ def test_the_doctor_tells_a_usable_database_from_an_empty_one(
     assert run(["manage.py", "migrate", "-v", "0"], home, **given).returncode == 0
     done = run(["manage.py", "doctor"], home, **given)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("All migrations are applied.\n")
+    assert "All migrations are applied.\n" in done.stdout
+    assert done.stdout.endswith("tasks, transactions and claim_next_task() answer.\n")

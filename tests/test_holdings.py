@@ -1,33 +1,33 @@
 """The worker's book of what it holds, without a database."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
-
+from queues import registry
 from queues.claims import ClaimedTask
 from queues.worker.holdings import Holdings
 
 
-def task(n, lease=1):
+def task(n, lease=1, type="t"):
     return ClaimedTask(
-        id=UUID(int=n),
+        key=f"00000000-0000-0000-0000-{n:012x}",
         lease=lease,
         queue="default",
-        type="t",
+        type=type,
         payload_text="{}",
         attempts=1,
         max_attempts=5,
-        lost=0,
-        timeout=timedelta(minutes=1),
+        suspect=False,
+        timeout_seconds=60.0,
         tenant_id=None,
         correlation_id=None,
-        created_at=datetime.now(UTC),
     )
+
+
+def tasks(first, last, **fields):
+    return [task(n, **fields) for n in range(first, last)]
 
 
 def test_room_is_the_free_threads():
     book = Holdings(4)
-    book.add([task(1), task(2)])
+    book.add(tasks(1, 3))
     assert book.room() == 2
     book.next()
     assert book.room() == 2
@@ -35,14 +35,14 @@ def test_room_is_the_free_threads():
 
 def test_quick_work_makes_room_for_more_and_giving_back_does_not():
     book = Holdings(1)
-    book.add(task(n) for n in range(300))
+    book.add(tasks(0, 300))
     running = book.next()
-    waiting = book.take_buffered()
-    book.dropped(waiting)
+    assert book.room() <= 0
+    book.settled(book.take_buffered())
     assert book.room() == 0
-    book.settled([running])
     book.handler_returned(running)
-    book.add(task(n) for n in range(300, 600))
+    book.settled([running])
+    book.add(tasks(300, 600))
     done = [book.next() for _ in range(300)]
     for holding in done:
         book.handler_returned(holding)
@@ -50,20 +50,56 @@ def test_quick_work_makes_room_for_more_and_giving_back_does_not():
     assert book.room() > 100
 
 
+def test_the_claimer_is_woken_when_the_buffer_runs_low():
+    book = Holdings(1)
+    book.add(tasks(0, 200))
+    for _ in range(200):
+        book.room()
+        book.handler_returned(book.next())
+    book.add(tasks(200, 400))
+    book.room()
+    book.low.clear()
+    book.next()
+    assert not book.low.is_set()
+    for _ in range(150):
+        book.next()
+    assert book.low.is_set()
+
+
+def test_a_batch_handler_is_given_what_comes_next_of_its_type():
+    book = Holdings(1)
+    book.add([*tasks(0, 5, type="a"), *tasks(5, 7, type="b"), *tasks(7, 9, type="a")])
+    first = book.next()
+    assert [holding.task.type for holding in book.more_of(first.task.type, 10)] == ["a"] * 4
+    assert book.next().task.type == "b"
+    assert book.more_of("b", 0) == []
+
+
+def test_batch_handlers_make_room_for_whole_batches():
+    registry.register(registry.Handler(type="in_batches", function=print, batch=50))
+    book = Holdings(2)
+    assert book.room() == 2
+    book.add(tasks(0, 2, type="in_batches"))
+    for holding in (book.next(), book.next()):
+        book.handler_returned(holding)
+        book.settled([holding])
+    assert book.room() == 100
+
+
 def test_a_task_that_came_back_is_another_holding():
     book = Holdings(2)
     book.add([task(1)])
     old = book.next()
-    book.add([replace(task(1), lease=2)])
+    book.add([task(1, lease=2)])
     book.settled([old])
-    assert [holding.key for holding in book.all()] == [(UUID(int=1), 2)]
+    assert [holding.key for holding in book.all()] == [(task(1).key, 2)]
     assert not book.wait_empty(0)
 
 
 def test_what_could_not_be_given_back_waits_as_before():
     book = Holdings(1)
-    book.add([task(1), task(2)])
+    book.add(tasks(1, 3))
     taken = book.take_buffered()
     assert len(taken) == 2
     book.put_back(taken)
-    assert book.next().task.id == UUID(int=1)
+    assert book.next().task.key == task(1).key

@@ -45,6 +45,7 @@ def test_a_deployment_over_https_draws_no_warning():
     environ = os.environ | {
         "SECRET_KEY": "kD3" + "".join(chr(33 + i) for i in range(60)),
         "OPSCONSOLE_HTTPS": "true",
+        "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
         "DJANGO_SETTINGS_MODULE": "opsconsole.settings",
     }
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
@@ -15,16 +16,11 @@ from django.views.decorators.http import require_POST
 from queues import operations
 from queues.console.access import staff_with, way_back
 from queues.console.formats import count
-from queues.models import Operation, Task
+from queues.console.verbs import VERBS, Verb
+from queues.lookup import find_tasks
+from queues.models import Operation, Queue
 from queues.operations import OperationError
 
-# Which statuses each verb acts on; the functions in the database decide again, on the locked row.
-LEGAL = {
-    "retry": ("failed", "cancelled"),
-    "requeue": ("scheduled", "processing"),
-    "cancel": ("blocked", "scheduled", "pending", "processing"),
-}
-VERBS = {"retry": "retried", "requeue": "requeued", "cancel": "cancelled"}
 ASK_ABOVE = 20
 
 
@@ -33,14 +29,15 @@ ASK_ABOVE = 20
 def act(request: HttpRequest) -> HttpResponse:
     """Apply one verb to the selected tasks.
 
-    Cancelling, taking a task from a living worker and anything on more than ASK_ABOVE tasks is
+    Verbs that ask, taking a task from a living worker and anything on more than ASK_ABOVE tasks is
     shown for confirmation first, with the rows it will touch; the selection is frozen in the form.
     """
-    verb = request.POST.get("verb", "")
-    if verb not in VERBS:
+    name = request.POST.get("verb", "")
+    if name not in VERBS:
         return HttpResponseBadRequest("There is no such action.", content_type="text/plain")
-    if not request.user.has_perm(f"queue.{verb}_task"):
-        raise PermissionDenied(f"queue.{verb}_task")
+    verb = VERBS[name]
+    if not request.user.has_perm(verb.permission):
+        raise PermissionDenied(verb.permission)
     try:
         ids, leases = _selection(request)
     except ValueError:
@@ -57,9 +54,9 @@ def act(request: HttpRequest) -> HttpResponse:
         )
         return redirect(back)
     force = bool(request.POST.get("force"))
-    if request.POST.get("confirmed") or not (verb == "cancel" or force or len(ids) > ASK_ABOVE):
-        return _carry_out(request, verb, ids, leases, force, back)
-    return ask(request, verb, ids, back=back, leases=leases, force=force)
+    if request.POST.get("confirmed") or not (verb.asks or force or len(ids) > ASK_ABOVE):
+        return _carry_out(request, name, ids, leases, back)
+    return ask(request, name, ids, back=back, leases=leases, force=force)
 
 
 def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
@@ -76,7 +73,7 @@ def _selection(request: HttpRequest) -> tuple[list[UUID], list[int] | None]:
 
 def ask(
     request: HttpRequest,
-    verb: str,
+    name: str,
     ids: list[UUID],
     *,
     back: str,
@@ -84,40 +81,40 @@ def ask(
     force: bool = False,
 ) -> HttpResponse:
     """The page that shows what will be touched and asks to confirm it."""
-    rows = Task.objects.defer("payload", "result", "errors").in_bulk(ids)
+    verb = VERBS[name]
+    rows = find_tasks(ids)
     chosen = [f"{id}:{lease}" for id, lease in zip(ids, leases, strict=True)] if leases else ids
+    shown = [rows[id] for id in ids if id in rows]
     context = {
+        "name": name,
         "verb": verb,
         "force": force,
-        "tasks": [rows[id] for id in ids if id in rows],
+        "tasks": shown,
         "missing": len(ids) - len(rows),
         "selection": chosen,
         "back": back,
-        "untouched": sum(row.status not in LEGAL[verb] for row in rows.values()),
-        "past": VERBS[verb],
-        "running": sum(row.status == "processing" for row in rows.values()),
-        "title": f"{verb.capitalize()} {count(len(ids), 'task')}?",
-        "button": f"{verb.capitalize()} {count(len(ids), 'task')}",
+        "untouched": sum(row.status not in verb.legal for row in shown),
+        "running": sum(row.status == "processing" for row in shown),
+        "title": verb.title.format(count(len(ids), "task")),
+        "queues": Queue.objects.values_list("name", flat=True) if verb.field == "queue" else (),
     }
     return render(request, "queue/confirm.html", context)
 
 
 def _carry_out(
-    request: HttpRequest,
-    verb: str,
-    ids: list[UUID],
-    leases: list[int] | None,
-    force: bool,
-    back: str,
+    request: HttpRequest, name: str, ids: list[UUID], leases: list[int] | None, back: str
 ) -> HttpResponse:
-    who = {"actor": request.user.get_username(), "reason": request.POST.get("reason", "")}
+    verb = VERBS[name]
     try:
-        if verb == "retry":
-            made = operations.retry(ids, dependants=bool(request.POST.get("dependants")), **who)
-        elif verb == "requeue":
-            made = operations.requeue(ids, leases=leases, force=force, **who)
-        else:
-            made = operations.cancel(ids, **who)
+        asked = _asked_for(request, name, verb)
+        if verb.takes_leases:
+            asked["leases"] = leases
+        made = verb.act(
+            ids,
+            actor=request.user.get_username(),
+            reason=request.POST.get("reason", ""),
+            **asked,
+        )
     except OperationError as error:
         messages.error(request, str(error))
         return redirect(back)
@@ -125,9 +122,25 @@ def _carry_out(
     return redirect(back)
 
 
-def _say(request: HttpRequest, verb: str, made: Operation) -> None:
+def _asked_for(request: HttpRequest, name: str, verb: Verb) -> dict[str, Any]:
+    """What the form says beside the tasks and the reason. Raises OperationError for a bad value."""
+    if name == "retry":
+        return {"dependants": bool(request.POST.get("dependants"))}
+    if name == "requeue":
+        return {"force": bool(request.POST.get("force"))}
+    if verb.field == "priority":
+        try:
+            return {"priority": int(request.POST.get("priority", ""))}
+        except ValueError as error:
+            raise OperationError("A priority is a whole number from -100 to 100.") from error
+    if verb.field == "queue":
+        return {"queue": request.POST.get("queue", "")}
+    return {}
+
+
+def _say(request: HttpRequest, verb: Verb, made: Operation) -> None:
     link = reverse("queue:operation", args=[made.pk])
-    text = f"{count(made.done, 'task')} {VERBS[verb]}"
+    text = f"{count(made.done, 'task')} {verb.past}"
     if made.skipped:
         [*notes] = made.items.filter(outcome="skipped").values_list("note", flat=True)[:1]
         text += f", {made.skipped:,} left alone" + (f" ({notes[0]})" if notes else "")

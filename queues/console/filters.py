@@ -20,7 +20,8 @@ from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
 from queues.clean import storable_text
-from queues.models import CALENDAR, Task
+from queues.lookup import UNREAD
+from queues.models import CALENDAR, AnyTask, ArchivedTask, Task, TaskFields
 
 PAGE_SIZE = 50
 COUNT_CAP = 10_000
@@ -36,23 +37,33 @@ ORDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "failed": (("completed_at", "id"), True),
     "cancelled": (("completed_at", "id"), True),
 }
+ARCHIVE_ORDER = (("completed_at", "id"), True)
 
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """What the URL asks for. Unknown values are kept out and named in `problems`."""
+    """What the URL asks for. Unknown values are kept out and named in `problems`.
+
+    Lists show either the table of tasks or the archive, each in an order that its own indexes give;
+    an id is looked for in both.
+    """
 
     status: str = ""
     queue: str = ""
     type: str = ""
     worker: str = ""
     id: UUID | None = None
+    archive: bool = False
     problems: tuple[str, ...] = ()
 
     @classmethod
     def from_query(cls, query: QueryDict) -> TaskFilter:
         problems = []
         status = query.get("status", "")
+        archive = bool(query.get("archive"))
+        if archive and status in Task.LIVE:
+            problems.append(f"No archived task is {status}; all are shown.")
+            status = ""
         if status and status not in Task.Status.values:
             problems.append(f"There is no status {status!r}; all are shown.")
             status = ""
@@ -63,10 +74,11 @@ class TaskFilter:
             except ValueError:
                 problems.append(f"{text!r} is no task id; give it whole.")
         names = {name: storable_text(query.get(name, "")) for name in ("queue", "type", "worker")}
-        return cls(status=status, id=id, problems=tuple(problems), **names)
+        return cls(status=status, id=id, archive=archive, problems=tuple(problems), **names)
 
-    def rows(self) -> QuerySet[Task]:
-        rows = Task.objects.defer("payload", "result", "errors")
+    def rows(self) -> QuerySet[Any]:
+        model = AnyTask if self.id else ArchivedTask if self.archive else Task
+        rows: QuerySet[Any] = model._default_manager.defer(*UNREAD)
         for field, value in {
             "status": self.status,
             "queue_id": self.queue,
@@ -79,6 +91,14 @@ class TaskFilter:
         return rows
 
     @property
+    def order(self) -> tuple[tuple[str, ...], bool]:
+        return ARCHIVE_ORDER if self.archive and not self.id else ORDERS[self.status]
+
+    @property
+    def statuses(self) -> list[str]:
+        return [str(s) for s in (Task.FINAL if self.archive else Task.Status.values)]
+
+    @property
     def is_empty(self) -> bool:
         return not (self.status or self.queue or self.type or self.worker or self.id)
 
@@ -87,7 +107,7 @@ class TaskFilter:
 class Page:
     """One page of rows, and the cursors of its neighbours where there are any."""
 
-    rows: Sequence[Task]
+    rows: Sequence[TaskFields]
     newer: str | None
     older: str | None
 
@@ -98,7 +118,7 @@ def page_of(chosen: TaskFilter, cursor: str = "") -> Page:
     A cursor is a place in the order, not a row that must still exist. One that cannot be read gives
     the first page.
     """
-    fields, descending = ORDERS[chosen.status]
+    fields, descending = chosen.order
     back, place = _read(cursor, fields)
     rows = chosen.rows()
     if place:
@@ -135,7 +155,7 @@ def _beyond(fields: Sequence[str], place: Sequence[Any], descending: bool) -> Q:
     )
 
 
-def _write(direction: str, task: Task, fields: Sequence[str]) -> str:
+def _write(direction: str, task: TaskFields, fields: Sequence[str]) -> str:
     values = [getattr(task, field) for field in fields]
     text = json.dumps([v.isoformat() if isinstance(v, datetime) else str(v) for v in values])
     return direction + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -161,17 +181,20 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-def count_of(rows: QuerySet[Task]) -> tuple[int, bool]:
+def count_of(rows: QuerySet[Any]) -> tuple[int, bool]:
     """How many rows, and whether that is all: counting ends at COUNT_CAP."""
     count = rows.order_by().values("pk")[: COUNT_CAP + 1].count()
     return min(count, COUNT_CAP), count <= COUNT_CAP
 
 
-def estimated_total() -> int:
+def estimated_total(*, archive: bool = False) -> int:
     """The planner's idea of how many tasks there are: free, and honest as an estimate."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'tasks'::regclass"
+            "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class c"
+            " LEFT JOIN pg_inherits i ON i.inhrelid = c.oid"
+            " WHERE c.relkind = 'r' AND %s::regclass IN (c.oid, i.inhparent)",
+            [(ArchivedTask if archive else Task)._meta.db_table],
         )
         [count] = cursor.fetchone()
     return int(count)

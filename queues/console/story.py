@@ -16,7 +16,8 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from queues.console.formats import count, duration
-from queues.models import OperationItem, Task, TaskDependency, Worker
+from queues.lookup import UNREAD, find_tasks
+from queues.models import AnyTask, OperationItem, Task, TaskDependency, TaskFields, Worker
 
 TRAIL_SHOWN = 50
 
@@ -40,10 +41,10 @@ class Panel:
     url: str = ""
 
 
-panels: list[Callable[[HttpRequest, Task], Panel | None]] = []
+panels: list[Callable[[HttpRequest, TaskFields], Panel | None]] = []
 
 
-def of(task: Task) -> dict[str, Any]:
+def of(task: TaskFields) -> dict[str, Any]:
     """The context of a task's page."""
     acts = list(
         OperationItem.objects.filter(task_id=task.id, outcome="done")
@@ -64,7 +65,9 @@ def of(task: Task) -> dict[str, Any]:
         "events": timeline(task, attempts, acts),
         "attempts": attempts,
         "predecessors": _tasks(
-            TaskDependency.objects.filter(task=task).values_list("predecessor_id", "on_failure")
+            TaskDependency.objects.filter(task_id=task.id).values_list(
+                "predecessor_id", "on_failure"
+            )
         ),
         "dependants": _tasks(
             TaskDependency.objects.filter(predecessor_id=task.id).values_list(
@@ -75,9 +78,13 @@ def of(task: Task) -> dict[str, Any]:
     }
 
 
-def timeline(task: Task, attempts: list[dict[str, Any]], acts: list[OperationItem]) -> list[Event]:
+def timeline(
+    task: TaskFields, attempts: list[dict[str, Any]], acts: list[OperationItem]
+) -> list[Event]:
     """What happened, newest first."""
-    events = [Event(task.created_at, "pending", "Enqueued", f"in queue {task.queue_id}")]
+    moved = any(item.operation.verb == "move" for item in acts)
+    where = "" if moved else f"in queue {task.queue_id}"
+    events = [Event(task.created_at, "pending", "Enqueued", where)]
     for record in attempts:
         ran = (
             f" after {duration((record['at'] - record['started_at']).total_seconds())}"
@@ -93,13 +100,14 @@ def timeline(task: Task, attempts: list[dict[str, Any]], acts: list[OperationIte
             )
         )
     for item in acts:
+        what = item.note if item.before == item.after else f"{item.before} → {item.after}"
         why = f": {item.operation.reason}" if item.operation.reason else ""
         events.append(
             Event(
                 item.operation.created_at,
                 item.after or "pending",
                 f"{item.operation.verb.capitalize()} by {item.operation.actor}",
-                f"{item.before} → {item.after}{why}",
+                f"{what}{why}",
             )
         )
     if task.started_at and task.status in ("processing", "completed"):
@@ -120,7 +128,7 @@ def timeline(task: Task, attempts: list[dict[str, Any]], acts: list[OperationIte
     return sorted(events, key=lambda event: event.at, reverse=True)
 
 
-def sentence(task: Task) -> str:
+def sentence(task: TaskFields) -> str:
     """Where the task is and what happens next, in one sentence."""
     now = timezone.now()
     match task.status:
@@ -157,7 +165,7 @@ def sentence(task: Task) -> str:
             return task.error or "Cancelled."
 
 
-def _why_pending(task: Task) -> str:
+def _why_pending(task: TaskFields) -> str:
     queue = task.queue
     if queue.paused and (queue.paused_until is None or queue.paused_until > timezone.now()):
         by = f" by {queue.paused_by}" if queue.paused_by else ""
@@ -187,19 +195,17 @@ def _why_pending(task: Task) -> str:
     )
 
 
-def _tasks(edges: Any) -> list[tuple[Task | None, Any, str]]:
-    """(task or None when it is archived, its id, on_failure) for each edge."""
+def _tasks(edges: Any) -> list[tuple[TaskFields | None, Any, str]]:
+    """(task or None when it is no longer kept, its id, on_failure) for each edge."""
     pairs = list(edges)
-    found = Task.objects.defer("payload", "result", "errors").in_bulk([id for id, _ in pairs])
+    found = find_tasks([id for id, _ in pairs])
     return [(found.get(id), id, on_failure) for id, on_failure in pairs]
 
 
-def _trail(task: Task) -> list[Task]:
+def _trail(task: TaskFields) -> list[AnyTask]:
     """Tasks that share the correlation id, oldest first: the webhook's task, its children, theirs."""
     key = task.correlation_id or str(task.id)
-    related = (
-        Task.objects.defer("payload", "result", "errors").filter(_on_trail(key)).exclude(pk=task.pk)
-    )
+    related = AnyTask.objects.defer(*UNREAD).filter(_on_trail(key)).exclude(pk=task.pk)
     return list(related.order_by("id")[:TRAIL_SHOWN])
 
 

@@ -18,10 +18,11 @@ from django.views.decorators.http import require_safe
 from queues import exports, registry
 from queues.console import story, verdicts
 from queues.console.access import page, render_whole_or, staff_with
-from queues.console.actions import LEGAL
 from queues.console.filters import TaskFilter, count_of, estimated_total, page_of
 from queues.console.snapshot import snapshot
-from queues.models import Operation, Queue, Task, Worker
+from queues.console.verbs import offered
+from queues.lookup import find_task
+from queues.models import Operation, Queue, Task, TaskFields, Worker
 
 ITEMS_SHOWN = 1000
 
@@ -42,7 +43,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
     chosen = TaskFilter.from_query(request.GET)
     found = page_of(chosen, request.GET.get("cursor", ""))
     if chosen.is_empty:
-        total, exact = estimated_total(), False
+        total, exact = estimated_total(archive=chosen.archive), False
         if total <= 10_000:
             total, exact = count_of(chosen.rows())
     else:
@@ -53,10 +54,10 @@ def tasks(request: HttpRequest) -> HttpResponse:
         "page": found,
         "total": total,
         "exact": exact,
-        "statuses": [("", "all"), *((s, s) for s in Task.Status.values)],
+        "statuses": [("", "all"), *((s, s) for s in chosen.statuses)],
         "queues": queues,
         "types": registry.known_types(),
-        "verbs": _verbs(request, chosen.status),
+        "verbs": offered(request.user.has_perm, chosen.status, archive=chosen.archive),
     }
     return render_whole_or(request, "tasks", context)
 
@@ -65,10 +66,10 @@ def tasks(request: HttpRequest) -> HttpResponse:
 @page("queue.view_task")
 def task(request: HttpRequest, task_id: UUID) -> HttpResponse:
     """All that is known of one task."""
-    shown = get_object_or_404(Task.objects.select_related("queue"), pk=task_id)
+    shown = _found(task_id)
     context = story.of(shown) | {
         "may_download": may_download(request, shown),
-        "verbs": [verb for verb in _verbs(request, shown.status) if shown.status in LEGAL[verb]],
+        "verbs": offered(request.user.has_perm, shown.status),
         "panels": [panel for make in story.panels if (panel := make(request, shown))],
     }
     return render_whole_or(request, "task", context)
@@ -78,7 +79,7 @@ def task(request: HttpRequest, task_id: UUID) -> HttpResponse:
 @staff_with("queue.view_task")
 def output(request: HttpRequest, task_id: UUID) -> FileResponse:
     """The file that a task made."""
-    shown = get_object_or_404(Task, pk=task_id)
+    shown = _found(task_id)
     if not may_download(request, shown):
         raise PermissionDenied("the export's source")
     name = shown.output_location
@@ -171,19 +172,16 @@ def operation(request: HttpRequest, operation_id: UUID) -> HttpResponse:
     )
 
 
-def may_download(request: HttpRequest, task: Task) -> bool:
+def _found(task_id: UUID) -> TaskFields:
+    task = find_task(task_id)
+    if task is None:
+        raise Http404("There is no task with this id; it may be older than what is kept.")
+    return task
+
+
+def may_download(request: HttpRequest, task: TaskFields) -> bool:
     """Whether the reader may see what the task's file holds: an export shows its source's rows."""
     source = task.payload.get("source") if isinstance(task.payload, dict) else None
     if task.type != "export" or not isinstance(source, str) or source not in exports.sources():
         return True
-    meta = exports.sources()[source].model._meta
-    return request.user.has_perm(f"{meta.app_label}.view_{meta.model_name}")
-
-
-def _verbs(request: HttpRequest, status: str) -> list[str]:
-    """The verbs that this person may use on tasks of this status ("" is any)."""
-    return [
-        verb
-        for verb, statuses in LEGAL.items()
-        if request.user.has_perm(f"queue.{verb}_task") and (not status or status in statuses)
-    ]
+    return request.user.has_perm(exports.sources()[source].permission)

@@ -1,26 +1,18 @@
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.db import models
-from django.db.models import F, Func, Q, Value
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Coalesce
-from django.db.models.lookups import Exact
 
 from queues.models.queue import Queue
-from queues.models.shared import (
-    CALENDAR,
-    MAX_JSON_BYTES,
-    DatabaseClock,
-    NewTaskId,
-    TolerantDecoder,
-    at_most_bytes,
-    at_most_characters,
-)
+from queues.models.shared import DatabaseClock, NewTaskId, TolerantDecoder
+
+_UNHELD = Q(worker_id__isnull=True, completed_at__isnull=True, attempts__gte=0)
+_SETTLED = Q(completed_at__isnull=False, waits_on=0)
 
 
-class Task(models.Model):
-    """One piece of background work, from enqueue to its final outcome."""
+class TaskFields(models.Model):
+    """The columns of a task, live (Task) or archived (ArchivedTask)."""
 
     class Status(models.TextChoices):
         BLOCKED = "blocked"
@@ -35,16 +27,6 @@ class Task(models.Model):
     FINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
     id = models.UUIDField(primary_key=True, db_default=NewTaskId(), editable=False)
-    # The constraint is made by the migration: Django's own would be deferred to COMMIT.
-    queue: models.ForeignKey[Queue | str, Queue] = models.ForeignKey(
-        Queue,
-        models.PROTECT,
-        db_column="queue",
-        db_default="default",
-        db_constraint=False,
-        db_index=False,
-        related_name="tasks",
-    )
     type = models.TextField()
     payload = models.JSONField(
         blank=True, decoder=TolerantDecoder, db_default=Value({}, output_field=models.JSONField())
@@ -53,8 +35,8 @@ class Task(models.Model):
     priority = models.SmallIntegerField(db_default=0, help_text="-100 to 100; higher runs first.")
     tenant_id = models.TextField(null=True, blank=True)
     run_at = models.DateTimeField(db_default=DatabaseClock())
-    attempts = models.PositiveIntegerField(db_default=0)
-    max_attempts = models.PositiveIntegerField(db_default=5)
+    attempts = models.IntegerField(db_default=0)
+    max_attempts = models.IntegerField(db_default=5)
     lease = models.BigIntegerField(db_default=0, help_text="+1 at each claim, never down.")
     worker_id = models.TextField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -74,6 +56,29 @@ class Task(models.Model):
     round = models.BigIntegerField(db_default=0)
     correlation_id = models.TextField(null=True, blank=True)
     lost = models.SmallIntegerField(db_default=0, help_text="Times its worker vanished.")
+    queue: models.ForeignKey[Queue | str, Queue]
+    queue_id: str
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"
+
+
+class Task(TaskFields):
+    """One piece of background work, from enqueue to its final outcome."""
+
+    # A trigger guards it (refuse_unknown_queue.sql).
+    queue: models.ForeignKey[Queue | str, Queue] = models.ForeignKey(
+        Queue,
+        models.PROTECT,
+        db_column="queue",
+        db_default="default",
+        db_constraint=False,
+        db_index=False,
+        related_name="tasks",
+    )
 
     class Meta:
         db_table = "tasks"
@@ -82,90 +87,35 @@ class Task(models.Model):
             ("retry_task", "Can retry failed and cancelled tasks"),
             ("requeue_task", "Can requeue scheduled and stuck tasks"),
             ("cancel_task", "Can cancel tasks"),
+            ("release_task", "Can take running tasks back from their workers, uncharged"),
+            ("set_priority_task", "Can set the priority of waiting tasks"),
+            ("move_task", "Can move waiting tasks to another queue"),
+            ("run_again_task", "Can run completed tasks again"),
         ]
+        # What a status implies. Limits of single values stand in refuse_bad_task.sql: a trigger that
+        # looks only at what an update changes, since constraints are evaluated at every claim and finish.
         constraints = [
             models.CheckConstraint(
-                name="tasks_status_known",
-                condition=Q(
-                    status__in=[
-                        "blocked",
-                        "scheduled",
-                        "pending",
-                        "processing",
-                        "completed",
-                        "failed",
-                        "cancelled",
-                    ]
+                name="tasks_status_agrees_with_the_rest",
+                condition=Case(
+                    When(status="pending", then=_UNHELD & Q(waits_on=0)),
+                    When(
+                        status="processing",
+                        then=Q(
+                            worker_id__isnull=False,
+                            started_at__isnull=False,
+                            completed_at__isnull=True,
+                            lease__gt=0,
+                            waits_on=0,
+                        ),
+                    ),
+                    When(status="completed", then=_SETTLED),
+                    When(status="scheduled", then=_UNHELD & Q(waits_on=0)),
+                    When(status="blocked", then=_UNHELD & Q(waits_on__gt=0)),
+                    When(status__in=["failed", "cancelled"], then=_SETTLED),
+                    default=Value(False),
+                    output_field=models.BooleanField(),
                 ),
-            ),
-            models.CheckConstraint(
-                name="tasks_processing_has_worker_and_start",
-                condition=~Q(status="processing")
-                | Q(worker_id__isnull=False, started_at__isnull=False, lease__gt=0),
-            ),
-            models.CheckConstraint(
-                name="tasks_waiting_has_no_worker",
-                condition=~Q(status__in=["blocked", "scheduled", "pending"])
-                | Q(worker_id__isnull=True),
-            ),
-            models.CheckConstraint(
-                name="tasks_completed_at_when_final",
-                condition=Q(
-                    status__in=["completed", "failed", "cancelled"], completed_at__isnull=False
-                )
-                | (
-                    ~Q(status__in=["completed", "failed", "cancelled"])
-                    & Q(completed_at__isnull=True)
-                ),
-            ),
-            models.CheckConstraint(
-                name="tasks_blocked_while_waiting_on",
-                condition=Q(status="blocked", waits_on__gt=0)
-                | (~Q(status="blocked") & Q(waits_on=0)),
-            ),
-            models.CheckConstraint(
-                name="tasks_type_1_to_200_characters",
-                condition=Q(type__regex=r"\S") & Q(at_most_characters("type", 200)),
-            ),
-            models.CheckConstraint(
-                name="tasks_priority_range", condition=Q(priority__range=(-100, 100))
-            ),
-            models.CheckConstraint(
-                name="tasks_attempts_range",
-                condition=Q(attempts__gte=0, max_attempts__range=(1, 100)),
-            ),
-            models.CheckConstraint(
-                # No infinity, which Python cannot read.
-                name="tasks_moments_in_calendar",
-                condition=Q(run_at__range=CALENDAR, created_at__range=CALENDAR),
-            ),
-            models.CheckConstraint(
-                name="tasks_timeout_range",
-                condition=Q(timeout__gt=timedelta(0), timeout__lte=timedelta(days=366)),
-            ),
-            models.CheckConstraint(
-                name="tasks_errors_is_an_array",
-                condition=Exact(
-                    Func(F("errors"), function="jsonb_typeof", output_field=models.TextField()),
-                    Value("array"),
-                ),
-            ),
-            models.CheckConstraint(
-                name="tasks_progress_percent", condition=Q(progress__range=(0, 100))
-            ),
-            models.CheckConstraint(
-                name="tasks_payload_at_most_1_mib",
-                condition=at_most_bytes("payload", MAX_JSON_BYTES),
-            ),
-            models.CheckConstraint(
-                name="tasks_result_at_most_1_mib", condition=at_most_bytes("result", MAX_JSON_BYTES)
-            ),
-            models.CheckConstraint(
-                name="tasks_keys_at_most_200_characters",
-                condition=Q(at_most_characters("dedupe_key", 200))
-                & Q(at_most_characters("correlation_id", 200))
-                & Q(at_most_characters("tenant_id", 200))
-                & Q(at_most_characters("worker_id", 200)),
             ),
             models.UniqueConstraint(
                 Coalesce("tenant_id", Value("")),
@@ -190,9 +140,22 @@ class Task(models.Model):
             ),
             models.Index("run_at", "id", name="tasks_due", condition=Q(status="scheduled")),
             models.Index(
-                "queue", "tenant_id", name="tasks_running", condition=Q(status="processing")
+                "queue",
+                "tenant_id",
+                "worker_id",
+                name="tasks_running",
+                condition=Q(status="processing"),
             ),
-            models.Index("worker_id", name="tasks_held", condition=Q(status="processing")),
+            models.Index(
+                "queue",
+                Coalesce("tenant_id", Value("")),
+                F("priority").desc(),
+                "round",
+                "run_at",
+                "id",
+                name="tasks_lane",
+                condition=Q(status="pending"),
+            ),
             models.Index("id", name="tasks_pending", condition=Q(status="pending")),
             models.Index("id", name="tasks_blocked", condition=Q(status="blocked")),
             models.Index(
@@ -208,9 +171,6 @@ class Task(models.Model):
                 condition=Q(correlation_id__isnull=False),
             ),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.type} {self.id}"
 
 
 class TaskDependency(models.Model):

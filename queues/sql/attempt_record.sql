@@ -5,6 +5,6 @@ RETURNS jsonb
 LANGUAGE sql VOLATILE AS $$
 SELECT jsonb_strip_nulls(jsonb_build_object(
     'attempt', p_attempt, 'worker', p_worker, 'started_at', p_started, 'at', clock_timestamp(),
-    'class', left(p_error ->> 'class', 200), 'message', left(p_error ->> 'message', 4000),
+    'class', left(p_error ->> 'class', 200), 'module', left(p_error ->> 'module', 200), 'message', left(p_error ->> 'message', 4000),
     'traceback', right(p_error ->> 'traceback', 16000)))
 $$;

@@ -3,27 +3,26 @@
 -- Gives for each task what was done or why it was skipped.
 CREATE OR REPLACE FUNCTION cancel_tasks(p_ids uuid[], p_reason text DEFAULT NULL)
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
-DECLARE
-    v record;
-    v_done uuid[] := '{}';
 BEGIN
     PERFORM lock_with_dependants(p_ids);
-    FOR v IN SELECT r.id, t.status FROM (SELECT DISTINCT unnest(p_ids) AS id) r LEFT JOIN tasks t ON t.id = r.id ORDER BY r.id LOOP
-        IF v.status IS NULL THEN
-            RETURN QUERY SELECT v.id, 'skipped', '', '', 'it does not exist';
-        ELSIF v.status IN ('completed', 'failed', 'cancelled') THEN
-            RETURN QUERY SELECT v.id, 'skipped', v.status, v.status, 'it is ' || v.status || ' already';
-        ELSE
-            UPDATE tasks t
-               SET status = 'cancelled', completed_at = clock_timestamp(), waits_on = 0, updated_at = clock_timestamp(),
-                   error = 'Cancelled' || coalesce(': ' || nullif(p_reason, ''), '')
-             WHERE t.id = v.id;
-            v_done := v_done || v.id;
-            RETURN QUERY SELECT v.id, 'done', v.status, 'cancelled', '';
-        END IF;
-    END LOOP;
-    PERFORM settle_dependants(v_done);
+    RETURN QUERY
+    WITH judged AS MATERIALIZED (
+        SELECT DISTINCT ON (r.id) r.id, t.status, CASE
+                   WHEN t.status IS NULL THEN absence(r.id)
+                   WHEN t.status IN ('completed', 'failed', 'cancelled') THEN 'it is ' || t.status || ' already' END AS note
+          FROM unnest(p_ids) r(id) LEFT JOIN tasks t ON t.id = r.id
+         WHERE r.id IS NOT NULL ORDER BY r.id
+    ), changed AS (
+        UPDATE tasks t
+           SET status = 'cancelled', completed_at = clock_timestamp(), waits_on = 0, updated_at = clock_timestamp(),
+               error = 'Cancelled' || coalesce(': ' || nullif(p_reason, ''), '')
+          FROM judged j WHERE t.id = j.id AND j.note IS NULL)
+    SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
+           CASE WHEN j.note IS NULL THEN 'cancelled' ELSE coalesce(j.status, '') END, coalesce(j.note, '')
+      FROM judged j ORDER BY j.id;
+    -- Those that were cancelled before are settled already, so that they change nothing here.
+    PERFORM settle_dependants(ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (p_ids) AND (t.status || '') = 'cancelled'));
 END
 $$;

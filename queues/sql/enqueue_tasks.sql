@@ -5,11 +5,13 @@
 -- queue or a value out of range refuses the whole call, naming the task by its number from 1.
 CREATE OR REPLACE FUNCTION enqueue_tasks(p_tasks jsonb)
 RETURNS TABLE (ordinal integer, id uuid, created boolean)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v record;
     v_queue text;
+    v_ids uuid[];
+    q queues;
 BEGIN
     SELECT e.ordinality AS n, k AS key INTO v
       FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e, jsonb_object_keys(e.value) k
@@ -32,24 +34,32 @@ BEGIN
     PERFORM FROM tasks t
       WHERE t.id = ANY (ARRAY(SELECT a::uuid FROM jsonb_array_elements(p_tasks) e, jsonb_array_elements_text(e -> 'after') a))
       ORDER BY t.id FOR SHARE;
-    RETURN QUERY
-    WITH plain AS MATERIALIZED (
-        SELECT e.ordinality::integer AS n, new_task_id() AS id, e.value AS v
-          FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
-         WHERE NOT e.value ?| ARRAY['dedupe_key', 'after']
-    ), inserted AS (
-        INSERT INTO tasks (id, queue, type, payload, priority, run_at, tenant_id, max_attempts, timeout, correlation_id)
-        SELECT p.id, q.name, p.v ->> 'type', coalesce(p.v -> 'payload', '{}'),
-               coalesce((p.v ->> 'priority')::integer, 0),
-               coalesce((p.v ->> 'run_at')::timestamptz,
-                        clock_timestamp() + coalesce(make_interval(secs => (p.v ->> 'delay')::double precision), '0')),
-               p.v ->> 'tenant_id', coalesce((p.v ->> 'max_attempts')::integer, q.default_max_attempts),
-               make_interval(secs => (p.v ->> 'timeout')::double precision), p.v ->> 'correlation_id'
-          FROM plain p JOIN queues q ON q.name = coalesce(p.v ->> 'queue', 'default')
-         ORDER BY p.n
-    )
-    SELECT p.n, p.id, true FROM plain p ORDER BY p.n;
-    FOR v_queue IN SELECT DISTINCT coalesce(e ->> 'queue', 'default') FROM jsonb_array_elements(p_tasks) e LOOP
+    FOR v_queue IN SELECT DISTINCT coalesce(e ->> 'queue', 'default') AS name FROM jsonb_array_elements(p_tasks) e ORDER BY name LOOP
+        q := know_queue(v_queue);
+        v_ids := '{}';
+        FOR v IN
+            WITH plain AS MATERIALIZED (
+                SELECT e.ordinality::integer AS n, new_task_id() AS id, e.value AS v
+                  FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
+                 WHERE NOT e.value ?| ARRAY['dedupe_key', 'after'] AND coalesce(e.value ->> 'queue', 'default') = v_queue
+            ), inserted AS (
+                INSERT INTO tasks (id, queue, type, payload, priority, run_at, tenant_id, max_attempts, timeout, correlation_id)
+                SELECT p.id, v_queue, p.v ->> 'type', coalesce(p.v -> 'payload', '{}'),
+                       coalesce((p.v ->> 'priority')::integer, 0),
+                       coalesce((p.v ->> 'run_at')::timestamptz,
+                                clock_timestamp() + coalesce(make_interval(secs => (p.v ->> 'delay')::double precision), '0')),
+                       p.v ->> 'tenant_id', coalesce((p.v ->> 'max_attempts')::integer, q.default_max_attempts),
+                       make_interval(secs => (p.v ->> 'timeout')::double precision), p.v ->> 'correlation_id'
+                  FROM plain p ORDER BY p.n
+            )
+            SELECT array_agg(p.n ORDER BY p.n) AS numbers, array_agg(p.id ORDER BY p.n) AS ids FROM plain p
+        LOOP
+            v_ids := v.ids;
+            RETURN QUERY SELECT u.n, u.id, true FROM unnest(v.numbers, v.ids) u(n, id);
+        END LOOP;
+        IF q.fair THEN
+            PERFORM assign_rounds(v_ids);
+        END IF;
         PERFORM wake_workers(v_queue);
     END LOOP;
 

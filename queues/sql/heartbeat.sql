@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION heartbeat(
     p_worker text, p_ids uuid[] DEFAULT '{}', p_leases bigint[] DEFAULT '{}',
     p_elapsed double precision[] DEFAULT '{}', p_all boolean DEFAULT false
 ) RETURNS TABLE (status text, lost uuid[], lost_leases bigint[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_status text;

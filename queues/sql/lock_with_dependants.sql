@@ -4,7 +4,7 @@
 -- that others have none. Error 0A000 for an isolation level other than READ COMMITTED: a snapshot
 -- older than the locks would overlook a dependant enqueued in between, which then waits for ever.
 CREATE OR REPLACE FUNCTION lock_with_dependants(p_ids uuid[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_ids uuid[] := p_ids;
 BEGIN

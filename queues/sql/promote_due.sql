@@ -1,11 +1,10 @@
 -- Makes up to p_limit scheduled tasks whose time has come pending, and wakes the workers of their
 -- queues. Gives how many. Safe to run at once in every worker.
 CREATE OR REPLACE FUNCTION promote_due(p_limit integer DEFAULT 500) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
-    v_count integer := 0;
-    v_queue text;
-    v_n integer;
+    v_ids uuid[];
+    v_queues text[];
     v_now timestamptz := clock_timestamp();  -- as a variable: a volatile call cannot bound an index scan
     v_next timestamptz;
 BEGIN
@@ -14,18 +13,15 @@ BEGIN
     IF v_next IS NULL OR v_next > v_now THEN
         RETURN 0;
     END IF;
-    FOR v_queue, v_n IN
-        WITH due AS (
-            UPDATE tasks t SET status = 'pending', updated_at = clock_timestamp()
-             WHERE t.id = ANY (ARRAY(SELECT s.id FROM tasks s
-                                      WHERE s.status = 'scheduled' AND s.run_at <= v_now
-                                      ORDER BY s.run_at, s.id LIMIT p_limit FOR UPDATE SKIP LOCKED))
-            RETURNING t.queue)
-        SELECT d.queue, count(*) FROM due d GROUP BY d.queue
-    LOOP
-        v_count := v_count + v_n;
-        PERFORM wake_workers(v_queue);
-    END LOOP;
-    RETURN v_count;
+    WITH due AS (
+        UPDATE tasks t SET status = 'pending', updated_at = clock_timestamp()
+         WHERE t.id = ANY (ARRAY(SELECT s.id FROM tasks s
+                                  WHERE s.status = 'scheduled' AND s.run_at <= v_now
+                                  ORDER BY s.run_at, s.id LIMIT p_limit FOR UPDATE SKIP LOCKED))
+        RETURNING t.id, t.queue)
+    SELECT coalesce(array_agg(d.id), '{}'), array_agg(DISTINCT d.queue) INTO v_ids, v_queues FROM due d;
+    PERFORM assign_rounds(v_ids);
+    PERFORM wake_workers(n) FROM unnest(v_queues) n;
+    RETURN cardinality(v_ids);
 END
 $$;

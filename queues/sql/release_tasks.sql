@@ -3,7 +3,7 @@
 CREATE OR REPLACE FUNCTION release_tasks(
     p_ids uuid[], p_leases bigint[], p_delay interval DEFAULT '0', p_reason text DEFAULT NULL
 ) RETURNS TABLE (id uuid, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_done uuid[];

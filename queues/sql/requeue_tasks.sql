@@ -4,40 +4,39 @@
 CREATE OR REPLACE FUNCTION requeue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT NULL, p_force boolean DEFAULT false,
                                          p_silence interval DEFAULT '30 seconds')
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
-DECLARE
-    v record;
-    v_note text;
 BEGIN
+    PERFORM require_read_committed();
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
-    FOR v IN
-        SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status, t.queue, t.worker_id, t.attempts, t.started_at,
-               stuck_reason(w.status, w.heartbeat_at, t.started_at, coalesce(t.timeout, q.default_timeout), p_silence) AS reason
+    RETURN QUERY
+    WITH asked AS (
+        SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status,
+               CASE WHEN t.status = 'processing' THEN stuck_reason(w.status, w.heartbeat_at, t.started_at,
+                   coalesce(t.timeout, q.default_timeout), p_silence) END AS reason
           FROM unnest(p_ids, p_leases) r(id, lease)
           LEFT JOIN tasks t ON t.id = r.id LEFT JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
-         ORDER BY r.id
-    LOOP
-        v_note := CASE
-            WHEN v.status IS NULL THEN 'it does not exist'
-            WHEN v.status NOT IN ('scheduled', 'processing') THEN 'it is ' || v.status || ', not scheduled or processing'
-            WHEN v.seen <> v.lease THEN 'it was claimed again since you looked'
-            WHEN v.status = 'processing' AND v.reason IS NULL AND NOT p_force THEN 'its worker is alive and its timeout has not passed'
-        END;
-        IF v_note IS NOT NULL THEN
-            RETURN QUERY SELECT v.id, 'skipped', coalesce(v.status, ''), coalesce(v.status, ''), v_note;
-            CONTINUE;
-        END IF;
+         WHERE r.id IS NOT NULL ORDER BY r.id
+    ), judged AS MATERIALIZED (
+        SELECT a.id, a.status, a.reason, CASE
+                   WHEN a.status IS NULL THEN absence(a.id)
+                   WHEN a.status NOT IN ('scheduled', 'processing') THEN 'it is ' || a.status || ', not scheduled or processing'
+                   WHEN a.seen <> a.lease THEN 'it was claimed again since you looked'
+                   WHEN a.status = 'processing' AND a.reason IS NULL AND NOT p_force
+                       THEN 'its worker is alive and its timeout has not passed' END AS note
+          FROM asked a
+    ), changed AS (
         UPDATE tasks t
            SET status = 'pending', run_at = least(t.run_at, clock_timestamp()), worker_id = NULL,
                progress = NULL, progress_note = NULL, updated_at = clock_timestamp(),
-               errors = CASE WHEN v.status = 'processing'
-                   THEN add_error(t.errors, attempt_record(v.attempts, v.worker_id, v.started_at, jsonb_build_object(
-                       'class', 'Requeued', 'message', coalesce(v.reason, 'an operator took it back by force'))))
+               errors = CASE WHEN j.status = 'processing'
+                   THEN add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at, jsonb_build_object(
+                       'class', 'Requeued', 'message', coalesce(j.reason, 'an operator took it back by force'))))
                    ELSE t.errors END
-         WHERE t.id = v.id;
-        PERFORM wake_workers(v.queue);
-        RETURN QUERY SELECT v.id, 'done', v.status, 'pending', coalesce(v.reason, '');
-    END LOOP;
+          FROM judged j WHERE t.id = j.id AND j.note IS NULL)
+    SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
+           CASE WHEN j.note IS NULL THEN 'pending' ELSE coalesce(j.status, '') END, coalesce(j.note, j.reason, '')
+      FROM judged j ORDER BY j.id;
+    PERFORM wake_queues_of(p_ids);
 END
 $$;

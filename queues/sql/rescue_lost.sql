@@ -7,7 +7,7 @@
 CREATE OR REPLACE FUNCTION rescue_lost(
     p_silence interval DEFAULT '30 seconds', p_max_lost integer DEFAULT 3, p_limit integer DEFAULT 500
 ) RETURNS TABLE (id uuid, status text, reason text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_final uuid[];
@@ -16,7 +16,7 @@ BEGIN
     PERFORM mark_workers_gone(p_silence);
     RETURN QUERY
     UPDATE tasks t
-       SET status = 'scheduled', worker_id = NULL, lost = t.lost + 1,
+       SET status = 'scheduled', worker_id = NULL, lost = t.lost + 1, progress = NULL, progress_note = NULL,
            run_at = clock_timestamp() + retry_delay(t.lost, '2 seconds'),
            error = lost_sentence(s.reason, t.worker_id, t.lost + 1), error_fingerprint = 'lost: ' || s.reason,
            errors = add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at,

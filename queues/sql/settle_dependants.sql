@@ -2,12 +2,14 @@
 -- them, or cancels them (and theirs in turn) where a predecessor did not complete and the edge says so.
 -- A dependant never waits for ever. Wakes the workers of the queues that got work.
 CREATE OR REPLACE FUNCTION settle_dependants(p_ids uuid[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_wave uuid[] := p_ids;
     v_next uuid[];
     v_cancelled uuid[];
+    v_pending uuid[] := '{}';
+    v_ready uuid[];
     v_queue text;
 BEGIN
     LOOP
@@ -16,9 +18,9 @@ BEGIN
         PERFORM FROM tasks t
           WHERE t.id = ANY (ARRAY(SELECT d.task_id FROM task_dependencies d
                                    WHERE d.predecessor_id = ANY (v_wave) AND d.outcome IS NULL))
-          ORDER BY t.id FOR UPDATE;
+          ORDER BY t.id FOR NO KEY UPDATE;
         v_next := '{}';
-        FOR v_queue, v_cancelled IN
+        FOR v_queue, v_cancelled, v_ready IN
             WITH edges AS (
                 UPDATE task_dependencies d
                    SET outcome = CASE WHEN p.status = 'completed' OR d.on_failure = 'run' THEN 'released' ELSE 'cancelled' END
@@ -38,15 +40,20 @@ BEGIN
                        completed_at = CASE WHEN s.failed IS NOT NULL THEN clock_timestamp() END,
                        error = CASE WHEN s.failed IS NOT NULL THEN 'Predecessor ' || s.failed || ' did not complete.' END,
                        updated_at = clock_timestamp()
-                  FROM sums s WHERE t.id = s.task_id AND t.status = 'blocked'
+                  FROM sums s WHERE t.id = s.task_id AND (t.status || '') = 'blocked'
                 RETURNING t.id, t.queue, t.status)
-            SELECT m.queue, coalesce(array_agg(m.id) FILTER (WHERE m.status = 'cancelled'), '{}')
+            SELECT m.queue, coalesce(array_agg(m.id) FILTER (WHERE m.status = 'cancelled'), '{}'),
+                   coalesce(array_agg(m.id) FILTER (WHERE m.status = 'pending'), '{}')
               FROM moved m GROUP BY m.queue
         LOOP
             v_next := v_next || v_cancelled;
+            v_pending := v_pending || v_ready;
             PERFORM wake_workers(v_queue);
         END LOOP;
         v_wave := v_next;
     END LOOP;
+    IF v_pending <> '{}' THEN
+        PERFORM assign_rounds(v_pending);
+    END IF;
 END
 $$;

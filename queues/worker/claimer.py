@@ -6,17 +6,17 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-import psycopg
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, connections
 
 from queues import claims
 from queues.claims import WorkerGone
+from queues.worker.faults import RecurringFault
 from queues.worker.holdings import Holdings
+from queues.worker.listener import Listener
 
 log = structlog.get_logger("queues.worker")
-CHANNEL = "queue_tasks"
 
 
 class Claimer:
@@ -34,11 +34,13 @@ class Claimer:
         self.holdings = holdings
         self.queues = queues
         self.drain = drain
-        self.wake = threading.Event()
+        self.wake = holdings.low
         self.stopping = threading.Event()
         self.draining = False
         self._worker_id = worker_id
         self._on_gone = on_gone
+        self._listener = Listener(queues)
+        self._fault = RecurringFault()
         self._idle = False
 
     def stop(self) -> None:
@@ -53,12 +55,13 @@ class Claimer:
                     self._step()
                     pause = 0.1
                 except (DatabaseError, InterfaceError) as error:
-                    log.warning("cannot claim, trying again", error=str(error).strip(), pause=pause)
+                    self._fault.report(error, pause=pause)
                     connection.close()
                     self._idle = False
                     self.stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
                     pause = min(pause * 2, 10.0)
         finally:
+            self._listener.close()
             connections.close_all()
 
     def _step(self) -> None:
@@ -86,39 +89,14 @@ class Claimer:
                 self.holdings.wait_empty(settings.QUEUE_POLL_SECONDS)
         elif not self._idle:
             # Asked for notifications only now: look once more before sleeping.
+            self._listener.files()
             claims.worker_idle(worker)
             self._idle = True
         else:
             self._sleep()
 
     def _sleep(self) -> None:
-        self.wake.wait(settings.QUEUE_POLL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
-
-
-class Listener:
-    """Hears NOTIFY on a connection of its own and wakes the claimer."""
-
-    def __init__(self, claimer: Claimer) -> None:
-        self.claimer = claimer
-
-    def run(self) -> None:
-        stopping = self.claimer.stopping
-        while not stopping.is_set():
-            try:
-                self._listen()
-            except psycopg.Error as error:
-                # Polling goes on meanwhile: without notifications tasks only start a little later.
-                log.warning("cannot listen, trying again", error=str(error).strip())
-                stopping.wait(2.0)
-        connections.close_all()
-
-    def _listen(self) -> None:
-        parameters = connection.get_connection_params()
-        with psycopg.connect(**parameters, autocommit=True) as own:
-            own.execute(f"LISTEN {CHANNEL}")
-            # What was notified while nobody listened would else wait for the next poll.
-            self.claimer.wake.set()
-            while not self.claimer.stopping.is_set():
-                for notify in own.notifies(timeout=0.5, stop_after=1):
-                    if self.claimer.queues is None or notify.payload in self.claimer.queues:
-                        self.claimer.wake.set()
+        """Until a notification, room in the buffer, or the poll that makes up for a lost one."""
+        seconds = settings.QUEUE_POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
+        if self.wake.wait(seconds, *self._listener.files()):
+            self._listener.heard()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +11,8 @@ from django.db import connection, transaction
 from queues import claims
 from queues.claims import ClaimedTask, Success
 from queues.retry import LostLease, TaskTimeout
+
+_UNREAD = object()
 
 
 class TaskContext:
@@ -23,14 +24,16 @@ class TaskContext:
     the task made.
     """
 
-    def __init__(self, task: ClaimedTask) -> None:
+    def __init__(self, task: ClaimedTask, deadline: float | None = None) -> None:
         self.task = task
         self.output_location: str | None = None
         self.lost = False
         self.stopping = False
         self.completed = False
         self.latest_progress: tuple[int, str | None] | None = None
-        self._deadline: float | None = None
+        self.bad_payload: Exception | None = None
+        self._deadline = deadline
+        self._payload: Any = _UNREAD
 
     @property
     def id(self) -> UUID:
@@ -40,10 +43,17 @@ class TaskContext:
     def type(self) -> str:
         return self.task.type
 
-    @cached_property
+    @property
     def payload(self) -> Any:
-        """Any JSON value. Raises ValueError or RecursionError for one beyond Python's bounds."""
-        return self.task.payload
+        """Any JSON value. Raises ValueError or RecursionError for one beyond Python's bounds, which
+        fails the task for good."""
+        if self._payload is _UNREAD:
+            try:
+                self._payload = self.task.payload
+            except (ValueError, RecursionError) as error:
+                self.bad_payload = error
+                raise
+        return self._payload
 
     @property
     def attempt(self) -> int:
@@ -52,15 +62,15 @@ class TaskContext:
     @property
     def correlation_id(self) -> str:
         """The task's correlation id; its own id where it has none, so that children share one."""
-        return self.task.correlation_id or str(self.task.id)
+        return self.task.correlation_id or self.task.key
 
     @property
     def tenant_id(self) -> str | None:
         return self.task.tenant_id
 
-    def begin(self) -> None:
-        """Start the clock of the task's timeout."""
-        self._deadline = time.monotonic() + self.task.timeout.total_seconds()
+    def overran(self, seconds: float) -> bool:
+        """Whether the task's time has been up for so many seconds."""
+        return self._deadline is not None and time.monotonic() > self._deadline + seconds
 
     def progress(self, percent: float, note: str | None = None) -> None:
         """Show how far the task is: 0 to 100, and a sentence. Cheap: call it as often as you like.
@@ -76,7 +86,7 @@ class TaskContext:
         another worker, TaskTimeout when its time is up: let both pass through."""
         if self.lost:
             raise LostLease(f"task {self.id} is no longer this worker's")
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self.overran(0):
             raise TaskTimeout(f"ran longer than its timeout of {self.task.timeout}")
 
     def complete(self, result: Any = None) -> None:

@@ -1,156 +1,108 @@
-"""Running one task: from its handler's call to the outcome that will be recorded."""
+"""Running tasks: from the call of a handler to the outcome that will be recorded."""
 
 from __future__ import annotations
 
-import re
-import traceback
+import asyncio
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from uuid import UUID
 
 import structlog
 from django.db import connections
 
 from queues import registry
-from queues.claims import ClaimedTask, Failure, Success
-from queues.clean import dumps, storable_json
-from queues.models import MAX_JSON_BYTES
-from queues.retry import Fail, LostLease, Retry, Snooze
+from queues.worker import judge
+from queues.worker.board import Board
 from queues.worker.holdings import Holding, Holdings
+from queues.worker.isolated import run_isolated
+from queues.worker.outcomes import Outcome
 
 log = structlog.get_logger("queues.worker")
-NO_HANDLER_DELAY = timedelta(seconds=15)
-LONGEST_TEXT = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give the task back: its attempt is not charged."""
+class Executors:
+    """What the executor threads of one worker process do, and its event loop for coroutines."""
 
-    id: UUID
-    lease: int
-    delay: timedelta
-    reason: str
+    def __init__(
+        self, holdings: Holdings, board: Board, report: Callable[[Outcome, Holding], None]
+    ) -> None:
+        self.holdings = holdings
+        self._board = board
+        self._report = report
+        threads = holdings.concurrency
+        self._coroutine_slots = deque(range(threads, threads + registry.COROUTINES))
+        self.loop = asyncio.new_event_loop()
 
+    def work(self, slot: int) -> None:
+        """The life of an executor thread: run what is buffered until the book is closed."""
+        mine = connections.all()
+        try:
+            while holding := self.holdings.next():
+                for connection in mine:
+                    if connection.connection is not None:
+                        connection.close_if_unusable_or_obsolete()
+                self._board.begin(slot, *holding.key)
+                self._run(holding)
+                self._board.end(slot)
+                for connection in mine:
+                    if connection.connection is not None and not connection.get_autocommit():
+                        # The next task must not be taken into a transaction that was forgotten.
+                        log.error(
+                            "handler left a transaction open; rolled back", type=holding.task.type
+                        )
+                        connection.close()
+        finally:
+            connections.close_all()
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """There is nothing to record: the handler completed its task itself, or lost it."""
+    def work_coroutines(self) -> None:
+        """The life of the event loop's thread."""
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            connections.close_all()
 
-    id: UUID
+    def _run(self, holding: Holding) -> None:
+        task = holding.task
+        handler = registry.find(task.type)
+        if handler is None:
+            self._done(holding, judge.no_handler(task))
+        elif task.suspect:
+            self._done(holding, run_isolated(holding, handler))
+        elif handler.batch > 1:
+            self._run_many([holding, *self.holdings.more_of(task.type, handler.batch - 1)], handler)
+        elif handler.is_coroutine:
+            self.loop.call_soon_threadsafe(self._start_coroutine, holding, handler)
+        else:
+            self._done(holding, judge.call(holding, handler))
 
+    def _run_many(self, holdings: list[Holding], handler: registry.Handler) -> None:
+        outcomes = judge.call_many(holdings, handler)
+        for holding, outcome in zip(holdings, outcomes, strict=True):
+            self._done(holding, outcome)
 
-Outcome = Success | Failure | Release | Nothing
+    def _start_coroutine(self, holding: Holding, handler: registry.Handler) -> None:
+        # Beyond the slots, which only batches claimed before exceed, a task runs unrecorded.
+        slot = self._coroutine_slots.popleft() if self._coroutine_slots else None
+        if slot is not None:
+            self._board.begin(slot, *holding.key)
+        running = self.loop.create_task(judge.await_call(holding, handler))
+        # The loop itself keeps only a weak reference to a task.
+        _running.add(running)
+        running.add_done_callback(lambda done: self._coroutine_done(done, holding, slot))
 
+    def _coroutine_done(
+        self, done: asyncio.Task[Outcome], holding: Holding, slot: int | None
+    ) -> None:
+        _running.discard(done)
+        if slot is not None:
+            self._board.end(slot)
+            self._coroutine_slots.append(slot)
+        self._done(holding, done.result())
 
-def work(holdings: Holdings, report: Callable[[Outcome, Holding], None]) -> None:
-    """The life of an executor thread: run what is buffered until the book is closed."""
-    try:
-        while holding := holdings.next():
-            for connection in connections.all(initialized_only=True):
-                connection.close_if_unusable_or_obsolete()
-            outcome = run(holding)
-            _leave_no_transaction(holding)
-            holdings.handler_returned(holding)
-            report(outcome, holding)
-    finally:
-        connections.close_all()
-
-
-def _leave_no_transaction(holding: Holding) -> None:
-    """A handler that turned autocommit off and forgot must not take the next task with it."""
-    for connection in connections.all(initialized_only=True):
-        if connection.connection is not None and not connection.get_autocommit():
-            log.error("handler left a transaction open; rolled back", type=holding.task.type)
-            connection.close()
-
-
-def run(holding: Holding) -> Outcome:
-    """Call the handler and turn whatever happens into an outcome. Never raises."""
-    task, context = holding.task, holding.context
-    handler = registry.find(task.type)
-    if handler is None:
-        reason = (
-            f"No handler for the type {task.type!r} in this worker; waiting for one that has it."
-        )
-        return Release(task.id, task.lease, NO_HANDLER_DELAY, reason)
-    try:
-        _ = context.payload
-    except (ValueError, RecursionError) as error:
-        return _bad(task, "BadPayload", f"The payload cannot be read: {text_of(error)}")
-    try:
-        result = handler.function(context)
-    except LostLease:
-        return Nothing(task.id)
-    except Snooze as snooze:
-        return Release(task.id, task.lease, snooze.after, text_of(snooze))
-    except BaseException as error:
-        # Also SystemExit and the like: a handler must not be able to end its executor thread.
-        return Nothing(task.id) if context.completed else _failure(holding, error, handler)
-    if context.completed:
-        return Nothing(task.id)
-    return _success(holding, result)
-
-
-def _success(holding: Holding, result: object) -> Outcome:
-    task = holding.task
-    try:
-        size = len(dumps(storable_json(result)).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"The handler returned what JSON cannot hold: {text_of(error)}"
-    else:
-        if size <= MAX_JSON_BYTES:
-            return Success(task.id, task.lease, result, holding.context.output_location)
-        message = (
-            f"The handler returned {size:,} bytes; the most is {MAX_JSON_BYTES:,}. "
-            "Save a file and return its name."
-        )
-    return _bad(task, "BadResult", message)
-
-
-def _bad(task: ClaimedTask, kind: str, message: str) -> Failure:
-    """A failure that no retry mends."""
-    return Failure(task.id, task.lease, kind, message, fingerprint=kind, final=True)
+    def _done(self, holding: Holding, outcome: Outcome) -> None:
+        self.holdings.handler_returned(holding)
+        if not holding.abandoned:
+            self._report(outcome, holding)
 
 
-def text_of(error: BaseException) -> str:
-    """The message of an exception, also of one whose own __str__ fails."""
-    try:
-        return str(error)[:LONGEST_TEXT]
-    except Exception as inner:
-        return f"(its message cannot be read: {type(inner).__name__})"
-
-
-def _failure(holding: Holding, error: BaseException, handler: registry.Handler) -> Failure:
-    task = holding.task
-    return Failure(
-        task.id,
-        task.lease,
-        type(error).__qualname__,
-        text_of(error),
-        _traceback(error),
-        fingerprint(error),
-        delay=error.after if isinstance(error, Retry) else None,
-        backoff=handler.backoff,
-        final=isinstance(error, Fail),
-    )
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback from the handler's own frame on."""
-    frames = error.__traceback__.tb_next if error.__traceback__ else None
-    try:
-        return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:
-        return "".join(traceback.format_tb(frames))
-
-
-def fingerprint(error: BaseException) -> str:
-    """What failures of one cause share: class, message without its varying parts, last own frame."""
-    message = re.sub(
-        r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"", "*", text_of(error)
-    )
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].name}" if frames else ""
-    return f"{type(error).__qualname__}: {message[:120]} @ {where}"[:200]
+_running: set[asyncio.Task[Outcome]] = set()

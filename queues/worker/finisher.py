@@ -5,30 +5,31 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 
 from queues import claims
-from queues.claims import Failure, Success
-from queues.worker.executor import Nothing, Outcome, Release
+from queues.claims import Completed, Failure
 from queues.worker.holdings import Holding, Holdings
+from queues.worker.outcomes import Nothing, Outcome, Release
+from queues.worker.tell import FAILED, log_batch, tell_finished
 
 log = structlog.get_logger("queues.worker")
 BATCH = 500
 GATHER_SECONDS = 0.01
-LINES_A_BATCH = 20
+GATHER_STEP_SECONDS = 0.002
 BAD = "BadOutcome"
 
 
 class Finisher:
     """Takes outcomes from executors and records each exactly once, whatever the database does."""
 
-    def __init__(self, holdings: Holdings) -> None:
+    def __init__(self, holdings: Holdings, on_settled: Callable[[], None] | None = None) -> None:
         self.holdings = holdings
+        self._on_settled = on_settled
         self._outcomes: queue.SimpleQueue[tuple[Outcome, Holding] | None] = queue.SimpleQueue()
         self._abandoned = threading.Event()
 
@@ -55,11 +56,13 @@ class Finisher:
         first = self._outcomes.get()
         if first is None:
             return []
-        batch = [first]
         deadline = time.monotonic() + GATHER_SECONDS
+        while self._outcomes.qsize() < BATCH and time.monotonic() < deadline:
+            time.sleep(GATHER_STEP_SECONDS)
+        batch = [first]
         while len(batch) < BATCH:
             try:
-                more = self._outcomes.get(timeout=max(0.0, deadline - time.monotonic()))
+                more = self._outcomes.get_nowait()
             except queue.Empty:
                 break
             if more is None:
@@ -69,19 +72,22 @@ class Finisher:
         return batch
 
     def _settle(self, batch: list[tuple[Outcome, Holding]]) -> None:
-        outcomes = [outcome for outcome, _ in batch]
-        notes: dict[UUID, str] = {}
-        for kind in (Success, Failure, Release):
-            if chosen := [outcome for outcome in outcomes if isinstance(outcome, kind)]:
+        notes: dict[str, str] = {}
+        for kind in (Completed, Failure, Release):
+            if chosen := [outcome for outcome, _ in batch if isinstance(outcome, kind)]:
                 notes |= self._record(chosen)
         if self._abandoned.is_set():
             log.warning("not recorded before the end; these run again", tasks=len(batch))
             return
+        tell_finished(batch, notes)
         self.holdings.settled(holding for _, holding in batch)
-        _log(batch, notes)
+        if self._on_settled:
+            self._on_settled()
+        log_batch(batch, notes)
 
-    def _record(self, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
-        """Record outcomes of one kind, through broken connections and around a bad one."""
+    def _record(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
+        """Record outcomes of one kind, through broken connections and around a bad one. What is
+        worth telling of each, by its id as text: no word of a success that was recorded."""
         pause = 0.1
         while not self._abandoned.is_set():
             try:
@@ -93,7 +99,7 @@ class Finisher:
                 pause = min(pause * 2, 5.0)
             except (DatabaseError, ValueError, TypeError, OverflowError) as error:
                 if len(outcomes) > 1:
-                    notes: dict[UUID, str] = {}
+                    notes: dict[str, str] = {}
                     for outcome in outcomes:
                         notes |= self._record([outcome])
                     return notes
@@ -111,55 +117,22 @@ def _unrecordable(outcome: Outcome, error: Exception) -> Failure:
     return Failure(outcome.id, outcome.lease, BAD, message, fingerprint=BAD, final=True)
 
 
-def _write(outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+def _write(outcomes: Sequence[Outcome]) -> dict[str, str]:
     first = outcomes[0]
-    if isinstance(first, Success):
-        return dict(claims.complete_tasks([o for o in outcomes if isinstance(o, Success)]))
+    if isinstance(first, Completed):
+        return dict(claims.record_completed([o for o in outcomes if isinstance(o, Completed)]))
     if isinstance(first, Failure):
         answers = claims.fail_tasks([o for o in outcomes if isinstance(o, Failure)])
-        return {id: _after_failure(a.outcome, a.status, a.run_at) for id, a in answers.items()}
-    notes: dict[UUID, str] = {}
+        return {str(id): _after_failure(a.outcome, a.status, a.run_at) for id, a in answers.items()}
+    notes: dict[str, str] = {}
     for o in outcomes:
         if isinstance(o, Release):
-            notes |= claims.release_tasks([(o.id, o.lease)], delay=o.delay, reason=o.reason)
+            answer = claims.release_tasks([(o.key, o.lease)], delay=o.delay, reason=o.reason)
+            notes |= {str(id): outcome for id, outcome in answer.items()}
     return notes
 
 
 def _after_failure(outcome: str, status: str, run_at: datetime) -> str:
     if outcome != "recorded":
         return outcome
-    return "failed for good" if status == "failed" else f"next try {run_at:%H:%M:%S}"
-
-
-def _log(batch: list[tuple[Outcome, Holding]], notes: dict[UUID, str]) -> None:
-    """A line a task; when many finish at once, a line for all that went well."""
-    quiet = len(batch) > LINES_A_BATCH
-    completed = 0
-    for outcome, holding in batch:
-        task = holding.task
-        facts = {
-            "task": str(task.id),
-            "type": task.type,
-            "attempt": task.attempts,
-            "ms": round((time.monotonic() - (holding.started or holding.claimed)) * 1000),
-        }
-        note = notes.get(outcome.id, "")
-        if isinstance(outcome, Failure):
-            log.warning(
-                "task attempt failed",
-                **facts,
-                error=f"{outcome.error_class}: {outcome.message}"[:300],
-                then=note,
-            )
-        elif isinstance(outcome, Release):
-            log.info("task given back", **facts, reason=outcome.reason)
-        elif note == "stale" or (isinstance(outcome, Nothing) and not holding.context.completed):
-            log.warning(
-                "task was lost to another worker or cancelled; its outcome is thrown away", **facts
-            )
-        elif quiet:
-            completed += 1
-        else:
-            log.info("task completed", **facts)
-    if completed:
-        log.info("tasks completed", count=completed)
+    return FAILED if status == "failed" else f"next try {run_at:%H:%M:%S}"

@@ -6,97 +6,145 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from uuid import UUID
 
+from queues import registry
 from queues.claims import ClaimedTask
 from queues.worker.context import TaskContext
+from queues.worker.wake import Wake
 
 RATE_WINDOW_SECONDS = 0.1
 LARGEST_BUFFER = 500
 
 
-@dataclass(slots=True)
 class Holding:
-    """One claimed task. `started` (monotonic seconds) is None while it waits in the buffer."""
+    """One claimed task. `started` (monotonic seconds) is None while it waits in the buffer.
 
-    task: ClaimedTask
-    context: TaskContext
-    claimed: float = field(default_factory=time.monotonic)
-    started: float | None = None
-    returned: bool = False
+    `lost`: it is another's by now. `abandoned`: its outcome was recorded while its handler, which
+    does not stop at its timeout, still runs; whatever that handler returns is thrown away.
+    """
+
+    __slots__ = ("abandoned", "claimed", "context", "lost", "returned", "started", "task")
+
+    def __init__(self, task: ClaimedTask, claimed: float) -> None:
+        self.task = task
+        self.claimed = claimed
+        self.started: float | None = None
+        self.returned = False
+        self.lost = False
+        self.abandoned = False
+        self.context: TaskContext | None = None
 
     @property
-    def key(self) -> tuple[UUID, int]:
-        return self.task.id, self.task.lease
+    def key(self) -> tuple[str, int]:
+        return self.task.key, self.task.lease
+
+    def begin(self) -> TaskContext:
+        """The handler starts now: so does the clock of the task's timeout."""
+        self.started = time.monotonic()
+        self.context = TaskContext(self.task, self.started + self.task.timeout_seconds)
+        self.context.lost = self.lost
+        return self.context
+
+    def lose(self) -> None:
+        self.lost = True
+        if self.context is not None:
+            self.context.lost = True
 
 
 class Holdings:
-    """Thread-safe book of what is held, and the buffer from which executors take their work."""
+    """Thread-safe book of what is held, and the buffer from which executors take their work.
 
-    def __init__(self, concurrency: int) -> None:
+    Taking a task and giving it back cost no lock: the buffer is a deque and the book a set, whose
+    single steps are atomic. The lock is for those who wait.
+    """
+
+    def __init__(self, concurrency: int, low: Wake | None = None) -> None:
         self.concurrency = concurrency
+        # Set when the buffer runs low: the claimer waits on it.
+        self.low = low or Wake()
         self._changed = threading.Condition()
         self._buffer: deque[Holding] = deque()
-        # By id and lease: a task taken away may come back while its old handler still runs.
-        self._held: dict[tuple[UUID, int], Holding] = {}
-        self._running = 0
-        self._finished: deque[tuple[float, int]] = deque()
+        self._held: set[Holding] = set()
+        self._waiting = 0
+        self._low_mark = 0
+        # How much of an executor thread a task of the recent claims needed: less than 1 for those
+        # that share a call (batch handlers) or an event loop (coroutines).
+        self._weight = 1.0
+        self._finished = 0
+        self._samples: deque[tuple[float, int]] = deque()
         self._closed = False
 
     def room(self) -> int:
-        """How many more tasks to claim: the free threads, or what was finished in the last 100 ms.
+        """How many more tasks to claim: what the free threads can take, or what was finished in the
+        last 100 ms.
 
         A buffer that deep keeps quick handlers busy; slow ones never sit on tasks of others.
         """
-        with self._changed:
-            horizon = time.monotonic() - RATE_WINDOW_SECONDS
-            while self._finished and self._finished[0][0] < horizon:
-                self._finished.popleft()
-            recent = min(LARGEST_BUFFER, sum(count for _, count in self._finished))
-            waiting = len(self._buffer)
-            if recent > self.concurrency:
-                return recent - waiting if waiting <= recent // 2 else 0
-            return self.concurrency - self._running - waiting
+        now = time.monotonic()
+        self._samples.append((now, self._finished))
+        while self._samples[0][0] < now - RATE_WINDOW_SECONDS and len(self._samples) > 1:
+            self._samples.popleft()
+        recent = min(LARGEST_BUFFER, self._finished - self._samples[0][1])
+        waiting = len(self._buffer)
+        if recent > self.concurrency:
+            self._low_mark = recent // 2
+            return recent - waiting if waiting <= self._low_mark else 0
+        self._low_mark = 0
+        unfinished = sum(not holding.returned for holding in list(self._held))
+        return min(LARGEST_BUFFER, round(self.concurrency / self._weight)) - unfinished
 
-    def add(self, tasks: Iterable[ClaimedTask]) -> None:
+    def add(self, tasks: list[ClaimedTask]) -> None:
+        now = time.monotonic()
+        new = [Holding(task, now) for task in tasks]
+        weight = sum(registry.weight(task.type, self.concurrency) for task in tasks) / len(tasks)
         with self._changed:
-            for task in tasks:
-                holding = Holding(task, TaskContext(task))
-                self._held[holding.key] = holding
-                self._buffer.append(holding)
-            self._changed.notify_all()
+            self._weight = weight
+            self._held.update(new)
+            self._buffer.extend(new)
+            if self._waiting:
+                self._changed.notify_all()
 
     def next(self) -> Holding | None:
         """The next task to run, waiting for one; None when closed and empty."""
+        while True:
+            try:
+                holding = self._buffer.popleft()
+            except IndexError:
+                self.low.set()
+                with self._changed:
+                    self._waiting += 1
+                    self._changed.wait_for(lambda: self._buffer or self._closed)
+                    self._waiting -= 1
+                    if not self._buffer and self._closed:
+                        return None
+            else:
+                if len(self._buffer) == self._low_mark:
+                    self.low.set()
+                return holding
+
+    def more_of(self, type: str, most: int) -> list[Holding]:
+        """Tasks of the same type that come next in the buffer, for a handler that takes many."""
+        more: list[Holding] = []
         with self._changed:
-            while not self._buffer:
-                if self._closed:
-                    return None
-                self._changed.wait()
-            holding = self._buffer.popleft()
-            holding.started = time.monotonic()
-            holding.context.begin()
-            self._running += 1
-            return holding
+            while len(more) < most:
+                try:
+                    holding = self._buffer.popleft()
+                except IndexError:
+                    break
+                if holding.task.type != type:
+                    self._buffer.appendleft(holding)
+                    break
+                more.append(holding)
+        return more
 
     def handler_returned(self, holding: Holding) -> None:
-        with self._changed:
-            holding.returned = True
-            self._running -= 1
+        holding.returned = True
+        self._finished += 1
 
     def settled(self, finished: Iterable[Holding]) -> None:
-        """The outcomes of these are recorded: they are held no more."""
+        """The outcomes of these are recorded, or others have them: they are held no more."""
         with self._changed:
-            count = sum(self._held.pop(holding.key, None) is not None for holding in finished)
-            self._finished.append((time.monotonic(), count))
-            self._changed.notify_all()
-
-    def dropped(self, given_back: Iterable[Holding]) -> None:
-        """These were given back or lost unrun. They are no sign of how fast the work goes."""
-        with self._changed:
-            for holding in given_back:
-                self._held.pop(holding.key, None)
+            self._held.difference_update(finished)
             self._changed.notify_all()
 
     def put_back(self, taken: list[Holding]) -> None:
@@ -107,15 +155,19 @@ class Holdings:
 
     def take_buffered(self, older_than: float = 0.0) -> list[Holding]:
         """Take tasks out of the buffer that waited this many seconds, to give them back."""
+        limit = time.monotonic() - older_than
+        taken: list[Holding] = []
         with self._changed:
-            limit = time.monotonic() - older_than
-            old = [holding for holding in self._buffer if holding.claimed <= limit]
-            self._buffer = deque(h for h in self._buffer if h.claimed > limit)
-            return old
+            while self._buffer and self._buffer[0].claimed <= limit:
+                try:
+                    taken.append(self._buffer.popleft())
+                except IndexError:
+                    break
+        return taken
 
     def all(self) -> list[Holding]:
         with self._changed:
-            return list(self._held.values())
+            return list(self._held)
 
     def close(self) -> None:
         """No more work: executors end when the buffer is empty."""

@@ -16,13 +16,17 @@ from uuid import UUID, uuid4
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, connections
 
-from queues import claims, registry, upkeep
+from queues import claims, registry
+from queues.claims import Failure
 from queues.version import VERSION
-from queues.worker.claimer import Claimer, Listener
-from queues.worker.executor import Outcome, work
+from queues.worker.board import Board
+from queues.worker.claimer import Claimer
+from queues.worker.executor import Executors
 from queues.worker.finisher import Finisher
 from queues.worker.holdings import Holding, Holdings
-from queues.worker.pulse import Maintenance, Pulse
+from queues.worker.maintenance import Maintenance
+from queues.worker.pulse import Pulse
+from queues.worker.supervisor import RECYCLE, Orders
 
 log = structlog.get_logger("queues.worker")
 T = TypeVar("T")
@@ -42,26 +46,31 @@ class Options:
 class Worker:
     """One worker process, from its registration to its last word."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, orders: Orders, board: Board) -> None:
         self.options = options
+        self.orders = orders
+        self.board = board
         self.id = ""
         self.holdings = Holdings(options.concurrency)
-        self.finisher = Finisher(self.holdings)
         self.claimer = Claimer(
             self.holdings, self.current_id, self.renew, options.queues, drain=options.drain
         )
-        self.pulse = Pulse(self.holdings, self.claimer, self.current_id, self.renew)
+        self.finisher = Finisher(self.holdings, self.claimer.wake.set)
+        self.executors = Executors(self.holdings, board, self.finisher.report)
+        self.pulse = Pulse(
+            self.holdings, self.claimer, self.current_id, self.renew, self._on_overrun
+        )
         self.maintenance = Maintenance(self.pulse, self.current_id)
         self._renewing = threading.Lock()
         self._signals = 0
-        self._crashed = False
+        self._code = 0
 
     def current_id(self) -> str:
         return self.id
 
     def run(self) -> int:
-        """Work until a signal or, with drain, until nothing is left. Returns the exit code."""
-        upkeep.ensure_queues()
+        """Work until told to stop or, with drain, until nothing is left. Returns the exit code;
+        RECYCLE asks the supervisor for a fresh process."""
         self.id = self._register()
         log.info(
             "worker started polling",
@@ -73,7 +82,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._start()
-        while not self.claimer.stopping.wait(0.5):
+        while not self.claimer.stopping.is_set() and not self.orders.stop(0.25):
             pass
         return self._end()
 
@@ -84,9 +93,8 @@ class Worker:
                 return
             held = self.holdings.all()
             for holding in held:
-                holding.context.lost = True
-            dropped = self.holdings.take_buffered()
-            self.holdings.dropped(dropped)
+                holding.lose()
+            self.holdings.settled(self.holdings.take_buffered())
             self.id = self._register()
         log.warning("declared gone; started again", gone=gone, worker=self.id, dropped=len(held))
 
@@ -102,19 +110,21 @@ class Worker:
             version=VERSION,
             metadata={"types": registry.known_types(), "python": platform.python_version()},
         )
+        self.board.name_worker(id)
         return id
 
     def _start(self) -> None:
         self._executors = [
-            self._thread(f"executor-{n}", work, self.holdings, self._report)
+            self._thread(f"executor-{n}", self.executors.work, n)
             for n in range(self.options.concurrency)
         ]
         self._finisher = self._thread("finisher", self.finisher.run)
         self._others = [
             self._thread("claimer", self.claimer.run),
-            self._thread("listener", Listener(self.claimer).run),
             self._thread("maintenance", self.maintenance.run),
         ]
+        if any(handler.is_coroutine for handler in registry.handlers()):
+            self._thread("event-loop", self.executors.work_coroutines)
         self._pulse = self._thread("pulse", self.pulse.run)
 
     def _thread(self, name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
@@ -125,16 +135,22 @@ class Worker:
                 target(*args)
             except BaseException:
                 log.critical("thread crashed; the worker ends", thread=name, exc_info=True)
-                self._crashed = True
+                self._code = 1
                 self.claimer.stop()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
 
-    def _report(self, outcome: Outcome, holding: Holding) -> None:
-        self.finisher.report(outcome, holding)
-        self.claimer.wake.set()
+    def _on_overrun(self, holding: Holding, failure: Failure) -> None:
+        log.error(
+            "handler goes on after its timeout; the process ends and is started anew",
+            task=holding.task.key,
+            type=holding.task.type,
+        )
+        self.finisher.report(failure, holding)
+        self._code = RECYCLE
+        self.claimer.stop()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
@@ -145,36 +161,37 @@ class Worker:
         log.info("stopping", worker=self.id, held=len(self.holdings.all()))
         self.claimer.stop()
         self.maintenance.ended.set()
-        for holding in self.holdings.all():
-            holding.context.stopping = True
         self._others[0].join(timeout=5)
         buffered = self.holdings.take_buffered()
         self.holdings.close()
         self._give_back(buffered)
         deadline = time.monotonic() + self.options.grace
-        while time.monotonic() < deadline and self._signals < 2:
+        while time.monotonic() < deadline and self._signals < 2 and not self.orders.at_once():
+            for holding in self.holdings.all():
+                if holding.context:
+                    holding.context.stopping = True
             if self.holdings.wait_empty(0.1):
                 break
         self.finisher.close()
         self._finisher.join(timeout=2)
         self.finisher.abandon()
         self.pulse.ended.set()
-        unfinished = self.holdings.all()
+        unfinished = self.holdings.all() or self._code == RECYCLE
         released = self._last_word()
         log.info("stopped", worker=self.id, given_back=len(buffered) + len(released))
         if unfinished:
             # Handlers that outlived the grace still run in their threads; their tasks are others'
             # now, so the process must not linger for them.
-            os._exit(int(self._crashed))
+            os._exit(self._code)
         for thread in [*self._executors, *self._others, self._pulse]:
             thread.join(timeout=2)
         connections.close_all()
-        return int(self._crashed)
+        return self._code
 
     def _give_back(self, buffered: list[Holding]) -> None:
         if buffered:
             _try(claims.release_tasks, [holding.key for holding in buffered])
-            self.holdings.dropped(buffered)
+            self.holdings.settled(buffered)
 
     def _last_word(self) -> list[UUID]:
         return _try(claims.unregister_worker, self.id) or []

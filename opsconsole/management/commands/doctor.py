@@ -6,12 +6,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from opsconsole import doctor
+from queues import functions
 
 
 class Command(BaseCommand):
-    """Exit code 0: the database can be used as it is. Else the first sentence says why not."""
+    """Exit code 0: the database can be used as it is. Else it says why not, and what mends it."""
 
-    help = "Say whether the database is reachable, new enough and migrated."
+    help = "Say whether the database is reachable, migrated and whole, and what mends it if not."
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -30,3 +31,12 @@ class Command(BaseCommand):
                 "run manage.py migrate."
             )
         self.stdout.write("All migrations are applied.")
+        findings = functions.findings()
+        for finding in findings:
+            self.stderr.write(f"{finding.kind}: {finding.sentence} Run: {finding.remedy}")
+        if findings:
+            raise CommandError(f"{len(findings)} functions are not as they should be.")
+        self.stdout.write(f"All {len(functions.expected())} functions are there and granted.")
+        if problems := doctor.verify():
+            raise CommandError(" ".join(problems))
+        self.stdout.write("tasks, transactions and claim_next_task() answer.")

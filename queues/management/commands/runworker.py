@@ -5,9 +5,12 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
+from queues import registry, upkeep
 from queues.models import Queue
 from queues.worker import Options, Worker
+from queues.worker.supervisor import Supervisor
 
 
 class Command(BaseCommand):
@@ -19,6 +22,9 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--concurrency", type=int, default=4, help="handlers at once (default 4)"
+        )
+        parser.add_argument(
+            "--processes", type=int, default=1, help="worker processes (default 1)"
         )
         parser.add_argument("--drain", action="store_true", help="exit when no task is due or held")
         parser.add_argument(
@@ -35,16 +41,24 @@ class Command(BaseCommand):
         queues = [name.strip() for name in (options["queues"] or "").split(",") if name.strip()]
         if not 1 <= options["concurrency"] <= 500:
             raise CommandError("--concurrency is a number from 1 to 500.")
+        if not 1 <= options["processes"] <= 64:
+            raise CommandError("--processes is a number from 1 to 64.")
         known = list(Queue.objects.values_list("name", flat=True))
         if unknown := [name for name in queues if name not in known]:
             raise CommandError(f"There is no queue {unknown[0]!r}. Queues: {', '.join(known)}.")
-        worker = Worker(
-            Options(
-                queues=queues or None,
-                concurrency=options["concurrency"],
-                drain=options["drain"],
-                name=options["name"],
-                grace=options["grace"],
-            )
+        chosen = Options(
+            queues=queues or None,
+            concurrency=options["concurrency"],
+            drain=options["drain"],
+            name=options["name"],
+            grace=options["grace"],
         )
-        sys.exit(worker.run())
+        upkeep.ensure_queues()
+        # What a fork inherits must not be a connection.
+        connections.close_all()
+        supervisor = Supervisor(
+            lambda orders, board: Worker(chosen, orders, board).run(),
+            options["processes"],
+            slots=chosen.concurrency + registry.COROUTINES,
+        )
+        sys.exit(supervisor.run())

@@ -1,0 +1,40 @@
+-- The operators' rescue: processing tasks whose worker is gone or whose timeout has passed become
+-- pending at once, attempts kept and lost + 1, as rescue_lost does by itself. p_leases: what the operator
+-- saw; a task that was claimed anew since then is left alone. A late report of the old holder is stale.
+-- Gives for each task what was done (note: why it was stuck) or why it was skipped.
+CREATE OR REPLACE FUNCTION rescue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT NULL, p_silence interval DEFAULT '30 seconds')
+RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM require_read_committed();
+    PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
+    RETURN QUERY
+    WITH asked AS (
+        SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status,
+               CASE WHEN t.status = 'processing' THEN stuck_reason(w.status, w.heartbeat_at, t.started_at,
+                   coalesce(t.timeout, q.default_timeout), p_silence) END AS reason
+          FROM unnest(p_ids, p_leases) r(id, lease)
+          LEFT JOIN tasks t ON t.id = r.id LEFT JOIN queues q ON q.name = t.queue LEFT JOIN workers w ON w.id = t.worker_id
+         WHERE r.id IS NOT NULL ORDER BY r.id
+    ), judged AS MATERIALIZED (
+        SELECT a.id, a.status, a.reason, CASE
+                   WHEN a.status IS NULL THEN absence(a.id)
+                   WHEN a.status <> 'processing' THEN 'it is ' || a.status || ', not processing'
+                   WHEN a.seen <> a.lease THEN 'it was claimed again since you looked'
+                   WHEN a.reason IS NULL THEN 'its worker is alive and its timeout has not passed' END AS note
+          FROM asked a
+    ), changed AS (
+        UPDATE tasks t
+           SET status = 'pending', worker_id = NULL, lost = t.lost + 1, run_at = least(t.run_at, clock_timestamp()),
+               progress = NULL, progress_note = NULL, updated_at = clock_timestamp(),
+               error = lost_sentence(j.reason, t.worker_id, t.lost + 1), error_fingerprint = 'lost: ' || j.reason,
+               errors = add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at,
+                   jsonb_build_object('class', 'Lost', 'message', j.reason)))
+          FROM judged j WHERE t.id = j.id AND j.note IS NULL)
+    SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
+           CASE WHEN j.note IS NULL THEN 'pending' ELSE coalesce(j.status, '') END, coalesce(j.note, j.reason, '')
+      FROM judged j ORDER BY j.id;
+    PERFORM wake_queues_of(p_ids);
+END
+$$;

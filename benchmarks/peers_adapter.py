@@ -50,15 +50,16 @@ class OpsConsole(Peer):
 
     def open(self):
         self.django()
-        from queues.enqueue import NewTask, enqueue, enqueue_many
+        from queues.bulk import enqueue_batch
+        from queues.enqueue import enqueue
 
-        self.enqueue, self.enqueue_many, self.new_task = enqueue, enqueue_many, NewTask
+        self.enqueue, self.enqueue_batch = enqueue, enqueue_batch
 
     def enqueue_one(self, job):
         self.enqueue("noop", job)
 
     def enqueue_bulk(self, jobs):
-        self.enqueue_many(self.new_task(type="noop", payload=job) for job in jobs)
+        self.enqueue_batch("noop", jobs)
 
     def worker_cmd(self, python, agent):
         concurrency = os.environ.get("BENCH_TUNE", "1")

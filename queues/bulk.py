@@ -15,8 +15,8 @@ from queues.claims import query
 from queues.new_task import NewTask, payload_text
 
 CHUNK = 1000
-COPY = """COPY tasks (id, queue, type, payload, priority, run_at, created_at, updated_at, tenant_id,
-    max_attempts, timeout, correlation_id) FROM STDIN"""
+COPY = """COPY tasks (id, queue, type, payload, status, priority, run_at, tenant_id, max_attempts, timeout,
+    correlation_id) FROM STDIN"""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -87,6 +87,7 @@ class Stream:
         finally:
             self._cursor.close()
         if kind is None:
+            query("SELECT set_config('opsconsole.checked_queue', '', true)", [])
             if self._fair:
                 query("SELECT assign_rounds(%s::uuid[])", [self._ids])
             query("SELECT wake_workers(%s)", [self.queue])
@@ -97,11 +98,11 @@ class Stream:
         if isinstance(run_at, timedelta):
             run_at = self._now + run_at
         timeout = fields.get("timeout")
+        run_at = run_at or self._now
         columns = [
+            "scheduled" if run_at > self._now else "pending",
             fields.get("priority", 0),
-            run_at or self._now,
-            self._now,
-            self._now,
+            run_at,
             fields.get("tenant_id"),
             fields.get("max_attempts", self._max_attempts),
             None if timeout is None else f"{timeout} seconds",

@@ -21,14 +21,15 @@ DECLARE
     v_others constant text[] := ARRAY[
         'session_worker', 'status_to_word', 'word_to_status', 'require_tasks_table', 'settle_without_lease', 'request_sync',
         'settle_direct_update',
-        'refuse_illegal_transition', 'hold_until_due', 'wake_workers', 'promote_due', 'seat_worker',
+        'wake_workers', 'promote_due', 'seat_worker',
         'settle_dependants', 'lock_with_dependants', 'mark_workers_gone', 'rescue_lost', 'retry_tasks',
         'requeue_tasks', 'cancel_tasks', 'require_read_committed', 'lost_sentence', 'stuck_reason', 'retry_delay', 'attempt_record', 'add_error',
         'set_priority', 'move_tasks', 'release_held', 'rescue_tasks', 'run_again', 'pause_queue', 'resume_queue',
         'archive_finished', 'unarchive_tasks', 'predecessor_states', 'make_archive_partitions', 'drop_old_archives',
         'archive_days', 'task_columns',
         'claim_from_queue', 'claim_heads', 'move_heads', 'pick_pending', 'pick_between', 'pick_limited', 'pick_lanes',
-        'settle_completed', 'has_dependants', 'know_queue', 'keep_used_queue', 'refuse_unknown_queue', 'refuse_bad_task',
+        'settle_completed', 'has_dependants', 'know_queue', 'keep_used_queue', 'guard_insert', 'guard_update', 'task_fault',
+        'refuse_task', 'require_queue', 'jsonb_too_large', 'enqueue_once',
         'enqueue_after', 'live_task_of', 'next_round', 'assign_rounds',
         'wake_queues_of', 'absence', 'dedupe_conflicts'];
 BEGIN

@@ -56,12 +56,12 @@ def test_the_claimer_is_woken_when_the_buffer_runs_low():
     for _ in range(200):
         book.room()
         book.handler_returned(book.next())
-    book.add(tasks(200, 400))
+    book.add(tasks(200, 600))
     book.room()
     book.low.clear()
     book.next()
     assert not book.low.is_set()
-    for _ in range(150):
+    for _ in range(250):
         book.next()
     assert book.low.is_set()
 

@@ -236,7 +236,7 @@ def test_a_lease_never_shrinks_or_jumps(make_task):
     task = make_task("processing")
     for lease in (0, 2):
         with (
-            pytest.raises(IntegrityError, match="illegal transition|status_agrees"),
+            pytest.raises(IntegrityError, match=r"illegal transition|status_agrees"),
             transaction.atomic(),
         ):
             Task.objects.filter(pk=task.pk).update(lease=lease)

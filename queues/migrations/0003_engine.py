@@ -2,7 +2,7 @@
 
 import django.db.models.functions.comparison
 from django.db import migrations, models
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 OLD_CHECKS = [
@@ -22,8 +22,6 @@ OLD_CHECKS = [
     "tasks_result_at_most_1_mib",
     "tasks_keys_at_most_200_characters",
 ]
-UNHELD = Q(worker_id__isnull=True, completed_at__isnull=True, attempts__gte=0)
-SETTLED = Q(completed_at__isnull=False, waits_on=0)
 # The triggers come back with their functions, in 0006.
 DROPPED = """
 DROP TRIGGER tasks_hold_until_due ON tasks;
@@ -101,31 +99,6 @@ class Migration(migrations.Migration):
         *[migrations.RemoveConstraint("task", name) for name in OLD_CHECKS],
         migrations.AlterField("task", "attempts", models.IntegerField(db_default=0)),
         migrations.AlterField("task", "max_attempts", models.IntegerField(db_default=5)),
-        migrations.AddConstraint(
-            "task",
-            models.CheckConstraint(
-                name="tasks_status_agrees_with_the_rest",
-                condition=Case(
-                    When(status="pending", then=UNHELD & Q(waits_on=0)),
-                    When(
-                        status="processing",
-                        then=Q(
-                            worker_id__isnull=False,
-                            started_at__isnull=False,
-                            completed_at__isnull=True,
-                            lease__gt=0,
-                            waits_on=0,
-                        ),
-                    ),
-                    When(status="completed", then=SETTLED),
-                    When(status="scheduled", then=UNHELD & Q(waits_on=0)),
-                    When(status="blocked", then=UNHELD & Q(waits_on__gt=0)),
-                    When(status__in=["failed", "cancelled"], then=SETTLED),
-                    default=Value(False),
-                    output_field=models.BooleanField(),
-                ),
-            ),
-        ),
         migrations.RemoveIndex("task", "tasks_held"),
         migrations.RemoveIndex("task", "tasks_running"),
         migrations.AddIndex(
@@ -148,7 +121,7 @@ class Migration(migrations.Migration):
                 "run_at",
                 "id",
                 name="tasks_lane",
-                condition=Q(status="pending"),
+                condition=Q(status="pending") & (Q(tenant_id__isnull=False) | Q(round__gt=0)),
             ),
         ),
     ]

@@ -29,7 +29,9 @@ class Queue(models.Model):
         help_text="Tenants take turns: a flood of one tenant's tasks does not hold up the others.",
     )
     rate_limit = models.FloatField(
-        null=True, blank=True, help_text="Tasks started a second, over all workers. Empty: no limit."
+        null=True,
+        blank=True,
+        help_text="Tasks started a second, over all workers. Empty: no limit.",
     )
     burst = models.PositiveIntegerField(
         db_default=1, help_text="With a rate limit: how many may start at once after a quiet time."

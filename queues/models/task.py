@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce
 
 from queues.models.queue import Queue
 from queues.models.shared import DatabaseClock, NewTaskId, TolerantDecoder
-
-_UNHELD = Q(worker_id__isnull=True, completed_at__isnull=True, attempts__gte=0)
-_SETTLED = Q(completed_at__isnull=False, waits_on=0)
 
 
 class TaskFields(models.Model):
@@ -92,31 +89,9 @@ class Task(TaskFields):
             ("move_task", "Can move waiting tasks to another queue"),
             ("run_again_task", "Can run completed tasks again"),
         ]
-        # What a status implies. Limits of single values stand in refuse_bad_task.sql: a trigger that
-        # looks only at what an update changes, since constraints are evaluated at every claim and finish.
+        # What a row may be is checked by the triggers guard_insert and guard_update (queues/sql), which
+        # unlike constraints cost our own verbs nothing.
         constraints = [
-            models.CheckConstraint(
-                name="tasks_status_agrees_with_the_rest",
-                condition=Case(
-                    When(status="pending", then=_UNHELD & Q(waits_on=0)),
-                    When(
-                        status="processing",
-                        then=Q(
-                            worker_id__isnull=False,
-                            started_at__isnull=False,
-                            completed_at__isnull=True,
-                            lease__gt=0,
-                            waits_on=0,
-                        ),
-                    ),
-                    When(status="completed", then=_SETTLED),
-                    When(status="scheduled", then=_UNHELD & Q(waits_on=0)),
-                    When(status="blocked", then=_UNHELD & Q(waits_on__gt=0)),
-                    When(status__in=["failed", "cancelled"], then=_SETTLED),
-                    default=Value(False),
-                    output_field=models.BooleanField(),
-                ),
-            ),
             models.UniqueConstraint(
                 Coalesce("tenant_id", Value("")),
                 "type",
@@ -154,7 +129,7 @@ class Task(TaskFields):
                 "run_at",
                 "id",
                 name="tasks_lane",
-                condition=Q(status="pending"),
+                condition=Q(status="pending") & (Q(tenant_id__isnull=False) | Q(round__gt=0)),
             ),
             models.Index("id", name="tasks_pending", condition=Q(status="pending")),
             models.Index("id", name="tasks_blocked", condition=Q(status="blocked")),

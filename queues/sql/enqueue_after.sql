@@ -1,11 +1,12 @@
 -- enqueue_task for a task that waits on others.
 CREATE OR REPLACE FUNCTION enqueue_after(
-    p_type text, p_payload jsonb, q queues, p_priority integer, p_run_at timestamptz, p_dedupe_key text, p_after uuid[],
+    p_type text, p_payload jsonb, p_queue text, p_priority integer, p_run_at timestamptz, p_dedupe_key text, p_after uuid[],
     p_on_failure text, p_tenant_id text, p_max_attempts integer, p_timeout interval, p_correlation_id text
 ) RETURNS TABLE (id uuid, created boolean)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
+    q queues;
     v_known jsonb;
     v_missing text;
     v_failed text;
@@ -14,6 +15,8 @@ DECLARE
     v_id uuid;
 BEGIN
     PERFORM require_read_committed();
+    PERFORM require_queue(p_queue);
+    SELECT * INTO q FROM queues WHERE name = p_queue;
     SELECT coalesce(jsonb_object_agg(s.id, s.status), '{}'),
            count(*) FILTER (WHERE s.status NOT IN ('completed', 'failed', 'cancelled')),
            min(s.id::text) FILTER (WHERE s.status IN ('failed', 'cancelled'))
@@ -33,7 +36,7 @@ BEGIN
         INSERT INTO tasks (queue, type, payload, status, priority, run_at, dedupe_key, waits_on, tenant_id, max_attempts,
                            timeout, correlation_id, completed_at, error)
         VALUES (q.name, p_type, coalesce(p_payload, '{}'), v_status, coalesce(p_priority, 0),
-                coalesce(p_run_at, clock_timestamp()), p_dedupe_key, v_waits_on, p_tenant_id,
+                p_run_at, p_dedupe_key, v_waits_on, p_tenant_id,
                 coalesce(p_max_attempts, q.default_max_attempts), p_timeout, p_correlation_id,
                 CASE WHEN v_status = 'cancelled' THEN clock_timestamp() END,
                 CASE WHEN v_status = 'cancelled' THEN 'Predecessor ' || v_failed || ' did not complete.' END)

@@ -35,7 +35,7 @@ BEGIN
       WHERE t.id = ANY (ARRAY(SELECT a::uuid FROM jsonb_array_elements(p_tasks) e, jsonb_array_elements_text(e -> 'after') a))
       ORDER BY t.id FOR SHARE;
     FOR v_queue IN SELECT DISTINCT coalesce(e ->> 'queue', 'default') AS name FROM jsonb_array_elements(p_tasks) e ORDER BY name LOOP
-        q := know_queue(v_queue);
+        SELECT * INTO q FROM queues WHERE name = v_queue;
         v_ids := '{}';
         FOR v IN
             WITH plain AS MATERIALIZED (

@@ -14,7 +14,7 @@ BEGIN
           ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id LIMIT 1),
         (SELECT t.round + 1 FROM tasks t
           WHERE t.queue = p_queue AND t.status = 'pending' AND coalesce(t.tenant_id, '') = v_tenant
-            AND t.priority = v_priority AND t.id <> ALL (p_except)
+            AND t.priority = v_priority AND (t.tenant_id IS NOT NULL OR t.round > 0) AND t.id <> ALL (p_except)
           ORDER BY t.queue DESC, coalesce(t.tenant_id, '') DESC, t.priority, t.round DESC, t.run_at DESC, t.id DESC LIMIT 1));
 END
 $$;

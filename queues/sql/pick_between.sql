@@ -1,6 +1,6 @@
 -- pick_pending's walk over the priorities from p_high down to p_low.
 CREATE OR REPLACE FUNCTION pick_between(p_queue text, p_high integer, p_low integer, p_limit integer) RETURNS uuid[]
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     RETURN ARRAY(SELECT t.id FROM tasks t
                   WHERE t.queue = p_queue AND t.status = 'pending' AND t.priority BETWEEN p_low AND p_high

@@ -3,7 +3,7 @@
 -- The first thousand tasks usually are enough; where tenants at their cap fill those, each tenant's
 -- lane is looked at, so that none of them hides the others.
 CREATE OR REPLACE FUNCTION pick_lanes(p_queue text, p_limit integer, p_tenants text[], p_cap integer) RETURNS uuid[]
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_picked uuid[];
     v_seen integer := 0;
@@ -26,21 +26,32 @@ BEGIN
     IF p_tenants IS NOT NULL OR (cardinality(v_picked) < p_limit AND v_seen = v_window) THEN
         v_picked := ARRAY(
             WITH RECURSIVE lanes(tenant) AS (
-                (SELECT coalesce(t.tenant_id, '') FROM tasks t WHERE t.queue = p_queue AND t.status = 'pending'
+                (SELECT coalesce(t.tenant_id, '') FROM tasks t
+                  WHERE t.queue = p_queue AND t.status = 'pending' AND (t.tenant_id IS NOT NULL OR t.round > 0)
                   ORDER BY coalesce(t.tenant_id, '') LIMIT 1)
                 UNION ALL
                 SELECT (SELECT coalesce(t.tenant_id, '') FROM tasks t
-                         WHERE t.queue = p_queue AND t.status = 'pending' AND coalesce(t.tenant_id, '') > l.tenant
+                         WHERE t.queue = p_queue AND t.status = 'pending' AND (t.tenant_id IS NOT NULL OR t.round > 0)
+                           AND coalesce(t.tenant_id, '') > l.tenant
                          ORDER BY coalesce(t.tenant_id, '') LIMIT 1)
                   FROM lanes l WHERE l.tenant IS NOT NULL)
-            SELECT f.id FROM lanes l, LATERAL (
-                SELECT t.id, t.priority, t.round, t.run_at FROM tasks t
-                 WHERE t.queue = p_queue AND t.status = 'pending' AND coalesce(t.tenant_id, '') = l.tenant
-                 ORDER BY t.priority DESC, t.round, t.run_at, t.id
-                 LIMIT greatest(0, least(p_limit, p_cap - (
-                    SELECT count(*) FROM tasks r WHERE r.queue = p_queue AND r.status = 'processing'
-                       AND coalesce(r.tenant_id, '') = l.tenant)))) f
-             WHERE p_tenants IS NULL OR l.tenant = ANY (p_tenants)
+            SELECT f.id FROM (
+                SELECT i.* FROM lanes l, LATERAL (
+                    SELECT t.id, t.priority, t.round, t.run_at FROM tasks t
+                     WHERE t.queue = p_queue AND t.status = 'pending' AND coalesce(t.tenant_id, '') = l.tenant
+                       AND (t.tenant_id IS NOT NULL OR t.round > 0)
+                     ORDER BY t.priority DESC, t.round, t.run_at, t.id
+                     LIMIT greatest(0, least(p_limit, p_cap - (
+                        SELECT count(*) FROM tasks r WHERE r.queue = p_queue AND r.status = 'processing'
+                           AND r.tenant_id = l.tenant)))) i
+                 WHERE l.tenant <> '' AND (p_tenants IS NULL OR l.tenant = ANY (p_tenants))
+                UNION ALL
+                -- Those without a tenant stand in no lane of their own.
+                (SELECT t.id, t.priority, t.round, t.run_at FROM tasks t
+                  WHERE t.queue = p_queue AND t.status = 'pending' AND t.tenant_id IS NULL AND p_tenants IS NULL
+                  ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id
+                  LIMIT greatest(0, least(p_limit, p_cap - (
+                    SELECT count(*) FROM tasks r WHERE r.queue = p_queue AND r.status = 'processing' AND r.tenant_id IS NULL))))) f
              ORDER BY f.priority DESC, f.round, f.run_at, f.id LIMIT p_limit);
     END IF;
     RETURN ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (v_picked) AND t.status || '' = 'pending'

@@ -2,7 +2,7 @@
 -- more than its max_concurrent, its rate and, per tenant, its max_per_tenant and p_tenant_cap allow.
 -- Counts what runs in this statement's snapshot, which sees all that earlier holders of the lock did.
 CREATE OR REPLACE FUNCTION pick_limited(p_queue text, p_limit integer, p_tenants text[], p_tenant_cap integer) RETURNS uuid[]
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     q queues;
     v_room integer := p_limit;

@@ -1,7 +1,7 @@
 -- Locks up to p_limit pending tasks of a queue, first in claim order, and gives their ids.
 -- p_tenants: only theirs, found by the index of their lanes.
 CREATE OR REPLACE FUNCTION pick_pending(p_queue text, p_limit integer, p_tenants text[] DEFAULT NULL) RETURNS uuid[]
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_heads jsonb;
     v_picked uuid[] := '{}';
@@ -14,6 +14,7 @@ BEGIN
         FOR v IN SELECT l.id FROM unnest(p_tenants) n, LATERAL (
                     SELECT s.id, s.priority, s.round, s.run_at FROM tasks s
                      WHERE s.queue = p_queue AND coalesce(s.tenant_id, '') = n AND s.status = 'pending'
+                       AND (s.tenant_id IS NOT NULL OR s.round > 0)
                      ORDER BY s.priority DESC, s.round, s.run_at, s.id LIMIT p_limit + 100) l
                   ORDER BY l.priority DESC, l.round, l.run_at, l.id LOOP
             EXIT WHEN cardinality(v_picked) >= p_limit;

@@ -2,7 +2,7 @@
 -- a claim by an unknown worker is never an error. Error 55000 for a worker that was declared gone:
 -- its tasks are with others by now, so it must start again under a new id.
 CREATE OR REPLACE FUNCTION seat_worker(p_worker text) RETURNS text
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v workers;
 BEGIN

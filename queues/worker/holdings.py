@@ -13,7 +13,7 @@ from queues.worker.context import TaskContext
 from queues.worker.wake import Wake
 
 RATE_WINDOW_SECONDS = 0.1
-LARGEST_BUFFER = 500
+LARGEST_CLAIM = 500
 
 
 class Holding:
@@ -76,7 +76,7 @@ class Holdings:
 
     def room(self) -> int:
         """How many more tasks to claim: what the free threads can take, or what was finished in the
-        last 100 ms.
+        last 100 ms: one such batch runs while the next is on its way.
 
         A buffer that deep keeps quick handlers busy; slow ones never sit on tasks of others.
         """
@@ -84,14 +84,14 @@ class Holdings:
         self._samples.append((now, self._finished))
         while self._samples[0][0] < now - RATE_WINDOW_SECONDS and len(self._samples) > 1:
             self._samples.popleft()
-        recent = min(LARGEST_BUFFER, self._finished - self._samples[0][1])
+        recent = min(LARGEST_CLAIM, self._finished - self._samples[0][1])
         waiting = len(self._buffer)
         if recent > self.concurrency:
-            self._low_mark = recent // 2
-            return recent - waiting if waiting <= self._low_mark else 0
+            self._low_mark = recent
+            return recent if waiting <= recent else 0
         self._low_mark = 0
         unfinished = sum(not holding.returned for holding in list(self._held))
-        return min(LARGEST_BUFFER, round(self.concurrency / self._weight)) - unfinished
+        return min(LARGEST_CLAIM, round(self.concurrency / self._weight)) - unfinished
 
     def add(self, tasks: list[ClaimedTask]) -> None:
         now = time.monotonic()
@@ -118,7 +118,7 @@ class Holdings:
                     if not self._buffer and self._closed:
                         return None
             else:
-                if len(self._buffer) == self._low_mark:
+                if len(self._buffer) <= self._low_mark:
                     self.low.set()
                 return holding
 

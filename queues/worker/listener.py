@@ -42,8 +42,11 @@ class Listener:
         """Read what has arrived: whether it concerns our queues."""
         if self._own is None:
             return False
+        payloads: list[str] = []
         try:
-            payloads = [notify.payload for notify in self._own.notifies(timeout=0)]
+            self._own.pgconn.consume_input()
+            while notify := self._own.pgconn.notifies():
+                payloads.append(notify.extra.decode())
         except psycopg.Error as error:
             self._broken(error)
             return True

@@ -23,9 +23,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--concurrency", type=int, default=4, help="handlers at once (default 4)"
         )
-        parser.add_argument(
-            "--processes", type=int, default=1, help="worker processes (default 1)"
-        )
+        parser.add_argument("--processes", type=int, default=1, help="worker processes (default 1)")
         parser.add_argument("--drain", action="store_true", help="exit when no task is due or held")
         parser.add_argument(
             "--name", default="", help="start of the worker's id; default: the host's"

@@ -6,7 +6,7 @@
 -- behind it (a late commit, a released task) is found by a walk from the front every 2 s, or as often as
 -- 5 % of the time allows.
 CREATE OR REPLACE FUNCTION claim_heads(p_queue text) RETURNS jsonb
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_all jsonb := coalesce(nullif(current_setting('opsconsole.claim_heads', true), ''), '{}')::jsonb;
     v_heads jsonb := v_all -> p_queue;

@@ -5,12 +5,13 @@
 -- beside the queue's own max_per_tenant; tasks without a tenant share one count.
 -- A queue's caps and rate are exact under any number of claimers: its row is locked in one statement
 -- and the running tasks are counted in a later one, whose snapshot sees every committed claim.
+-- Its plans, and those of the functions it calls, are pinned: made once for any limit, along the indexes.
 -- Errors: 55000 a worker declared gone, 0A000 an isolation level other than READ COMMITTED.
 CREATE OR REPLACE FUNCTION claim_tasks(
     p_worker text, p_queues text[] DEFAULT NULL, p_limit integer DEFAULT 1, p_tenants text[] DEFAULT NULL,
     p_tenant_cap integer DEFAULT NULL
 ) RETURNS SETOF tasks
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_left integer := greatest(p_limit, 0);

@@ -23,37 +23,39 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-    q constant queues := know_queue(p_queue);
     v_now constant timestamptz := clock_timestamp();
-    v_round bigint := 0;
+    v_run_at constant timestamptz := coalesce(p_run_at, v_now);
     v_id uuid;
 BEGIN
     IF cardinality(p_after) > 0 THEN
         RETURN QUERY SELECT * FROM enqueue_after(
-            p_type, p_payload, q, p_priority, p_run_at, p_dedupe_key, p_after, p_on_failure, p_tenant_id, p_max_attempts,
-            p_timeout, p_correlation_id);
+            p_type, p_payload, p_queue, p_priority, v_run_at, p_dedupe_key, p_after, p_on_failure, p_tenant_id,
+            p_max_attempts, p_timeout, p_correlation_id);
+        RETURN;
+    ELSIF p_dedupe_key IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM enqueue_once(
+            p_type, p_payload, p_queue, p_priority, v_run_at, p_dedupe_key, p_tenant_id, p_max_attempts, p_timeout,
+            p_correlation_id);
         RETURN;
     END IF;
-    IF q.fair THEN
-        v_round := next_round(p_queue, p_tenant_id, p_priority);
+    -- The checks of guard_insert, without a trigger's call.
+    IF btrim(p_type, E' \t\n\r') <> '' AND length(p_type) <= 200 AND coalesce(p_priority, 0) BETWEEN -100 AND 100
+       AND coalesce(p_max_attempts, 1) BETWEEN 1 AND 100 AND v_run_at BETWEEN '1970-01-01 00:00+00' AND '9999-01-01 00:00+00'
+       AND coalesce(p_timeout, '1 second') BETWEEN '1 microsecond' AND '366 days' AND coalesce(pg_column_size(p_payload), 0) < 10000
+       AND coalesce(length(p_correlation_id), 0) <= 200 AND coalesce(length(p_tenant_id), 0) <= 200 THEN
+        PERFORM set_config('opsconsole.checked_queue', p_queue, true);
     END IF;
-    LOOP
-        INSERT INTO tasks (queue, type, payload, priority, run_at, dedupe_key, tenant_id, max_attempts, timeout, correlation_id, round)
-        VALUES (p_queue, p_type, coalesce(p_payload, '{}'), coalesce(p_priority, 0), coalesce(p_run_at, v_now), p_dedupe_key,
-                p_tenant_id, coalesce(p_max_attempts, q.default_max_attempts), p_timeout, p_correlation_id, v_round)
-        ON CONFLICT (coalesce(tenant_id, ''), type, dedupe_key)
-            WHERE dedupe_key IS NOT NULL AND status IN ('blocked', 'scheduled', 'pending', 'processing')
-            DO NOTHING
-        RETURNING tasks.id INTO v_id;
-        EXIT WHEN v_id IS NOT NULL;
-        v_id := live_task_of(p_tenant_id, p_type, p_dedupe_key);
-        IF v_id IS NOT NULL THEN
-            RETURN QUERY SELECT v_id, false;
-            RETURN;
-        END IF;
-        -- The task that held the key has just finished: try again.
-    END LOOP;
-    IF p_run_at IS NULL OR p_run_at <= v_now THEN
+    INSERT INTO tasks (queue, type, payload, status, priority, run_at, tenant_id, max_attempts, timeout, correlation_id, round)
+    SELECT p_queue, p_type, coalesce(p_payload, '{}'), CASE WHEN v_run_at > v_now THEN 'scheduled' ELSE 'pending' END,
+           coalesce(p_priority, 0), v_run_at, p_tenant_id, coalesce(p_max_attempts, q.default_max_attempts), p_timeout,
+           p_correlation_id, CASE WHEN q.fair THEN next_round(p_queue, p_tenant_id, p_priority) ELSE 0 END
+      FROM queues q WHERE q.name = p_queue
+    RETURNING tasks.id INTO v_id;
+    PERFORM set_config('opsconsole.checked_queue', '', true);
+    IF v_id IS NULL THEN
+        PERFORM require_queue(p_queue);
+    END IF;
+    IF v_run_at <= v_now THEN
         PERFORM wake_workers(p_queue);
     END IF;
     RETURN QUERY SELECT v_id, true;

@@ -1,7 +1,9 @@
--- A queue that tasks name can be neither deleted nor renamed: the other half of a foreign key.
+-- A queue that tasks name can be neither deleted nor renamed: the other half of a foreign key. The lock
+-- waits for inserts on their way and holds up later ones for this rare moment.
 CREATE OR REPLACE FUNCTION keep_used_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
+    LOCK TABLE tasks IN SHARE ROW EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM tasks t WHERE t.queue = OLD.name) THEN
         RAISE EXCEPTION 'queue "%" still has tasks', OLD.name
             USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'tasks_queue_exists', TABLE = 'tasks', SCHEMA = 'public',

@@ -17,34 +17,49 @@ DECLARE
     v_left integer := greatest(p_limit, 0);
     v_ids uuid[];
     v_taken integer;
-    v_queue text;
+    v_queues queues[];
+    v_limited text[];
     v_locked text[];
+    v_due timestamptz;
+    v_worker workers;
     q queues;
 BEGIN
-    PERFORM require_read_committed();
-    IF seat_worker(p_worker) <> 'alive' THEN
-        RETURN;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM require_read_committed();
     END IF;
-    PERFORM promote_due();
-    -- Limited queues are locked by name, whatever order the caller tries them in: else two deadlock.
-    -- Those without work stay unlocked, so that claimers of other queues do not wait for each other.
-    v_locked := ARRAY(
-        SELECT name FROM queues
-         WHERE (max_concurrent IS NOT NULL OR max_per_tenant IS NOT NULL OR rate_limit IS NOT NULL OR p_tenant_cap IS NOT NULL)
-           AND (p_queues IS NULL OR name = ANY (p_queues))
-           AND (SELECT id FROM tasks WHERE queue = name AND status = 'pending'
-                 ORDER BY queue, priority DESC, round, run_at, id LIMIT 1) IS NOT NULL
-         ORDER BY name FOR NO KEY UPDATE);
-    FOREACH v_queue IN ARRAY coalesce(p_queues, ARRAY(SELECT name FROM queues ORDER BY name)) LOOP
+    SELECT * INTO v_worker FROM workers WHERE id = p_worker;
+    IF v_worker.kind IS DISTINCT FROM 'process' OR v_worker.status <> 'alive' THEN
+        IF seat_worker(p_worker) <> 'alive' THEN
+            RETURN;
+        END IF;
+    END IF;
+    SELECT run_at INTO v_due FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1;
+    IF v_due <= clock_timestamp() THEN
+        PERFORM promote_due();
+    END IF;
+    SELECT array_agg(x ORDER BY coalesce(array_position(p_queues, x.name), 0), x.name),
+           array_agg(x.name) FILTER (WHERE x.max_concurrent IS NOT NULL OR x.max_per_tenant IS NOT NULL
+                                        OR x.rate_limit IS NOT NULL OR p_tenant_cap IS NOT NULL)
+      INTO v_queues, v_limited FROM queues x WHERE p_queues IS NULL OR x.name = ANY (p_queues);
+    IF v_limited IS NOT NULL THEN
+        -- Limited queues are locked by name, whatever order the caller tries them in: else two deadlock.
+        -- Those without work stay unlocked, so that claimers of other queues do not wait for each other.
+        v_locked := ARRAY(
+            SELECT name FROM queues
+             WHERE name = ANY (v_limited)
+               AND (SELECT id FROM tasks WHERE queue = name AND status = 'pending'
+                     ORDER BY queue, priority DESC, round, run_at, id LIMIT 1) IS NOT NULL
+             ORDER BY name FOR NO KEY UPDATE);
+    END IF;
+    FOREACH q IN ARRAY coalesce(v_queues, '{}') LOOP
         EXIT WHEN v_left = 0;
-        SELECT * INTO q FROM queues WHERE name = v_queue;
-        CONTINUE WHEN NOT FOUND OR (q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()));
-        IF q.max_concurrent IS NULL AND q.max_per_tenant IS NULL AND q.rate_limit IS NULL AND p_tenant_cap IS NULL THEN
-            v_ids := pick_pending(v_queue, v_left, p_tenants);
-        ELSIF v_queue = ANY (v_locked) THEN
-            v_ids := pick_limited(v_queue, v_left, p_tenants, p_tenant_cap);
-        ELSE
+        IF q.name = ANY (v_limited) THEN
+            CONTINUE WHEN q.name <> ALL (v_locked);
+            v_ids := pick_limited(q.name, v_left, p_tenants, p_tenant_cap);
+        ELSIF q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()) THEN
             CONTINUE;
+        ELSE
+            v_ids := pick_pending(q.name, v_left, p_tenants);
         END IF;
         CONTINUE WHEN v_ids = '{}';
         RETURN QUERY
@@ -58,7 +73,7 @@ BEGIN
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
     END LOOP;
-    IF v_left < p_limit THEN
+    IF v_left < p_limit AND (v_worker.idle_since IS NOT NULL OR v_worker.kind IS DISTINCT FROM 'process') THEN
         UPDATE workers SET idle_since = NULL WHERE id = p_worker AND idle_since IS NOT NULL;
     END IF;
 END

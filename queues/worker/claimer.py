@@ -17,6 +17,7 @@ from queues.worker.holdings import Holdings
 from queues.worker.listener import Listener
 
 log = structlog.get_logger("queues.worker")
+TIMEOUTS_KEPT_SECONDS = 5.0
 
 
 class Claimer:
@@ -41,6 +42,7 @@ class Claimer:
         self._on_gone = on_gone
         self._listener = Listener(queues)
         self._fault = RecurringFault()
+        self._timeouts = claims.DefaultTimeouts(keep=TIMEOUTS_KEPT_SECONDS)
         self._idle = False
 
     def stop(self) -> None:
@@ -74,7 +76,7 @@ class Claimer:
         # Asked before the claim: what is settled after it may have released another task.
         nothing_held = not self.holdings.all()
         try:
-            tasks = claims.claim_tasks(worker, self.queues, room)
+            tasks = claims.claim_tasks(worker, self.queues, room, self._timeouts)
         except WorkerGone:
             self._on_gone(worker)
             self._idle = False

@@ -7,7 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
     v_rule constant text := task_fault(NEW);
 BEGIN
-    IF NOT CASE
+    IF NOT (CASE
         WHEN OLD.status = 'pending' AND NEW.status = 'processing' THEN NEW.lease = OLD.lease + 1
         WHEN NEW.lease <> OLD.lease THEN false
         WHEN NEW.status = OLD.status THEN true
@@ -16,7 +16,7 @@ BEGIN
         WHEN OLD.status = 'scheduled' THEN NEW.status IN ('pending', 'cancelled', 'completed', 'failed')
         WHEN OLD.status = 'pending' THEN NEW.status IN ('scheduled', 'cancelled', 'completed', 'failed')
         WHEN OLD.status IN ('failed', 'cancelled') THEN NEW.status IN ('pending', 'blocked')
-        ELSE false END THEN
+        ELSE false END) THEN
         RAISE EXCEPTION 'illegal transition of task %: % -> % (lease % -> %)',
             OLD.id, OLD.status, NEW.status, OLD.lease, NEW.lease
             USING ERRCODE = 'check_violation',

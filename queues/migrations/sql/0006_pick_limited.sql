@@ -11,6 +11,9 @@ DECLARE
     v_picked uuid[];
 BEGIN
     SELECT * INTO q FROM queues WHERE name = p_queue;
+    IF q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()) THEN
+        RETURN '{}';
+    END IF;
     IF q.max_concurrent IS NOT NULL THEN
         v_room := least(v_room, q.max_concurrent
             - (SELECT count(*) FROM tasks t WHERE t.queue = p_queue AND t.status = 'processing')::integer);

@@ -28,9 +28,9 @@ class Ours:
         import django
 
         django.setup()
-        from queues import enqueue
+        from queues import bulk, enqueue
 
-        self.verbs = enqueue
+        self.verbs, self.enqueue_batch = enqueue, bulk.enqueue_batch
 
     def setup(self) -> None:
         self.open()
@@ -42,7 +42,7 @@ class Ours:
         self.verbs.enqueue("noop", job)
 
     def enqueue_bulk(self, jobs: list[Job]) -> None:
-        self._many(jobs)
+        self.enqueue_batch("noop", jobs)
 
     def enqueue_keyed(self, jobs: list[Job]) -> None:
         """Each with a dedupe key of its own."""

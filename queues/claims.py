@@ -136,7 +136,7 @@ def claim_tasks(
     try:
         rows = query(
             "SELECT id::text, lease, queue, type, payload::text, attempts, max_attempts,"
-            " lost > 1 OR lost = 1 AND error_fingerprint LIKE 'WorkerDied:%%',"
+            " lost > 1 OR lost = 1 AND coalesce(error_fingerprint LIKE 'WorkerDied:%%', false),"
             " coalesce(date_part('epoch', timeout), (%s::jsonb -> queue)::float8),"
             " tenant_id, correlation_id"
             " FROM claim_tasks(%s, %s, %s)",

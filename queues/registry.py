@@ -123,6 +123,11 @@ def weight(type: str, concurrency: int) -> float:
     return concurrency / COROUTINES if handler.is_coroutine else 1 / handler.batch
 
 
+def largest_batch() -> int:
+    """The most tasks that one call of any handler takes."""
+    return max((handler.batch for handler in _handlers.values()), default=1)
+
+
 def tells() -> bool:
     """Whether any handler wants to know which of its tasks have ended."""
     return any(handler.on_finished for handler in _handlers.values())

@@ -1,11 +1,15 @@
 """Handlers for the tests' worker processes. What they do is seen in rows and files."""
 
+import asyncio
+import ctypes
 import os
 import signal
 import time
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from queues.models import Queue
@@ -147,3 +151,131 @@ def atomic_effect(ctx):
             os.kill(os.getpid(), signal.SIGKILL)
     if kill == "after" and ctx.attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handles("async_sleep")
+async def async_sleep(ctx):
+    await asyncio.sleep(ctx.payload["seconds"])
+
+
+going = Counter()
+
+
+@handles("async_gate")
+async def async_gate(ctx):
+    """How many of these ran at once when this one went through."""
+    going["now"] += 1
+    going["most"] = max(going["now"], going["most"])
+    while not Path(ctx.payload["go"]).exists():
+        await asyncio.sleep(0.05)
+    going["now"] -= 1
+    return going["most"]
+
+
+@handles("async_wait")
+async def async_wait(ctx):
+    """Never asks whether its task is still its own."""
+    Path(ctx.payload["started"]).touch()
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        Path(ctx.payload["ended"]).touch()
+
+
+@handles("async_fail", max_attempts=2, backoff=0.01)
+async def async_fail(ctx):
+    await asyncio.sleep(0)
+    raise ValueError("broken")
+
+
+@handles("async_overrun", timeout=0.2, max_attempts=1)
+async def async_overrun(ctx):
+    await asyncio.sleep(3600)
+
+
+@handles("async_gives_up", max_attempts=1)
+async def async_gives_up(ctx):
+    """Its own limit runs out, not the task's."""
+    await asyncio.wait_for(asyncio.sleep(3600), 0.01)
+
+
+@handles("async_query", max_attempts=1)
+async def async_query(ctx):
+    return await Queue.objects.acount()
+
+
+@handles("async_complete", max_attempts=1)
+async def async_complete(ctx):
+    await sync_to_async(atomic_effect)(ctx)
+
+
+@handles("batch_count", batch=50)
+def batch_count(contexts):
+    """One line a call: how many it was given, and in which process."""
+    with open(contexts[0].payload["file"], "a") as file:
+        file.write(f"{len(contexts)} {os.getpid()}\n")
+    return [ctx.payload["n"] for ctx in contexts]
+
+
+@handles("batch_outcomes", batch=50, max_attempts=2, backoff=0.01)
+def batch_outcomes(contexts):
+    outcomes = {
+        "result": lambda ctx: {"attempt": ctx.attempt},
+        "nothing": lambda ctx: None,
+        "retry": lambda ctx: Retry("not yet", after=0.01) if ctx.attempt == 1 else "second",
+        "fail": lambda ctx: Fail("never"),
+        "snooze": lambda ctx: Snooze(3600, "not now"),
+        "error": lambda ctx: ValueError("broken"),
+        "large": lambda ctx: "x" * 2_000_000,
+    }
+    return [outcomes[ctx.payload](ctx) for ctx in contexts]
+
+
+@handles("batch_wrong", batch=50, max_attempts=1)
+def batch_wrong(contexts):
+    match contexts[0].payload:
+        case "short":
+            return [1] * (len(contexts) - 1)
+        case "text":
+            return "done"
+        case "raises":
+            raise ValueError("broken")
+
+
+@handles("killer", max_attempts=5, backoff=0.01)
+def killer(ctx):
+    """Ends the process that runs it, once the file to wait for exists."""
+    wait_for(ctx.payload.get("after", "/"))
+    match ctx.payload["how"]:
+        case "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(7)
+        case "segfault":
+            ctypes.string_at(0)
+
+
+@handles("batch_killer", batch=50, max_attempts=5, backoff=0.01)
+def batch_killer(contexts):
+    """Waits for a file, then dies of one bad task among those of the call."""
+    if any(ctx.payload["bad"] for ctx in contexts):
+        wait_for(contexts[0].payload["after"])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handles("stubborn", timeout=0.2, max_attempts=1)
+def stubborn(ctx):
+    while True:
+        time.sleep(0.1)
+
+
+@handles("where")
+def where(ctx):
+    """In which process it runs, and who started that."""
+    ctx.output_location = "exports/where.zip"
+    return [os.getpid(), os.getppid()]
+
+
+@handles("snooze_hour")
+def snooze_hour(ctx):
+    raise Snooze(3600, "in an hour")

@@ -75,6 +75,26 @@ def test_a_batch_handler_is_given_what_comes_next_of_its_type():
     assert book.more_of("b", 0) == []
 
 
+def test_a_suspect_is_not_taken_into_a_batch():
+    book = Holdings(1)
+    book.add([task(1), task(2), task(3)._replace(suspect=True), task(4)])
+    book.next()
+    assert [holding.task.key for holding in book.more_of("t", 10)] == [task(2).key]
+    assert book.next().task.suspect
+
+
+def test_coroutines_without_a_place_wait_like_those_in_the_buffer():
+    book = Holdings(2)
+    book.add(tasks(1, 4))
+    first, second = book.next(), book.next()
+    book.park(first)
+    book.park(second)
+    assert book.unpark() is first
+    taken = book.take_buffered()
+    assert [holding.task.key for holding in taken] == [task(3).key, task(2).key]
+    assert book.unpark() is None
+
+
 def test_batch_handlers_make_room_for_whole_batches():
     registry.register(registry.Handler(type="in_batches", function=print, batch=50))
     book = Holdings(2)

@@ -1,11 +1,13 @@
 """Races, on real connections: a thread, a connection and a start at one barrier each."""
 
 from collections import Counter
+from datetime import timedelta
 from functools import partial
 
 import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.utils import timezone
 from psycopg.errors import DeadlockDetected
 
 from queues import claims, operations
@@ -93,6 +95,33 @@ def test_rescuers_race_and_each_task_comes_back_once(at_once):
     assert len(counts) == 300
     assert set(counts.values()) == {1}
     assert set(Task.objects.values_list("lost", flat=True)) == {1}
+
+
+def test_a_task_that_finishes_while_it_is_rescued_as_poison_stays_finished(at_once, make_task):
+    Worker.objects.create(id="w", status="gone")
+    task = make_task("processing", worker_id="w", lost=2)
+    with Paused() as finisher:
+        finisher.run(COMPLETE, task.id, task.lease)
+
+        def commit():
+            eventually(_waiting_for_locks)
+            finisher.commit()
+
+        rescued, _ = at_once(lambda: claims.query("SELECT * FROM rescue_lost()", []), commit)
+    assert rescued == []
+    assert Task.objects.get().status == "completed"
+
+
+def test_tasks_that_fall_due_are_promoted_by_many_and_claimed_once(at_once):
+    made = {
+        m.id
+        for m in enqueue_many(NewTask(type="t", run_at=timedelta(hours=1)) for _ in range(1500))
+    }
+    Task.objects.update(run_at=timezone.now())
+    taken = at_once(*(partial(drain, f"w{n}") for n in range(12)))
+    counts = Counter(id for ids in taken for id in ids)
+    assert set(counts) == {str(id) for id in made} or set(counts) == made
+    assert set(Task.objects.values_list("status", "lease", "attempts")) == {("processing", 1, 1)}
 
 
 def test_one_of_finish_cancel_and_rescue_wins(at_once):

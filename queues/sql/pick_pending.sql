@@ -19,7 +19,8 @@ BEGIN
                   ORDER BY l.priority DESC, l.round, l.run_at, l.id LOOP
             EXIT WHEN cardinality(v_picked) >= p_limit;
             v_picked := v_picked || ARRAY(SELECT t.id FROM tasks t
-                                           WHERE t.id = v.id AND t.status || '' = 'pending' FOR UPDATE SKIP LOCKED);
+                                           WHERE t.id = v.id AND t.status || '' = 'pending' AND t.queue = p_queue
+                                             FOR UPDATE SKIP LOCKED);
         END LOOP;
         RETURN v_picked;
     END IF;

@@ -81,6 +81,7 @@ BEGIN
             NULL;
         END;
     END LOOP;
+    PERFORM assign_rounds(v_back);
     PERFORM wake_queues_of(v_back);
     RETURN QUERY
     SELECT r.id, CASE WHEN r.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(r.before, ''),

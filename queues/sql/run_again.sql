@@ -46,6 +46,7 @@ BEGIN
     SELECT j.asked, CASE WHEN m.id IS NULL THEN 'skipped' ELSE 'done' END, coalesce(j.status, ''), coalesce(j.status, ''),
            coalesce(j.note, m.id::text, 'another live task holds its dedupe key ' || j.dedupe_key)
       FROM judged j LEFT JOIN made m ON m.id = j.new_id ORDER BY j.asked;
+    PERFORM assign_rounds(v_new);
     PERFORM wake_queues_of(v_new);
 END
 $$;

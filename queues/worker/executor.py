@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 
 import structlog
-from django.db import connections
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connections
 
 from queues import registry
 from queues.worker import judge
@@ -28,12 +29,16 @@ class Executors:
         self.holdings = holdings
         self._board = board
         self._report = report
-        threads = holdings.concurrency
-        self._coroutine_slots = deque(range(threads, threads + registry.COROUTINES))
+        self._largest_batch = registry.largest_batch()
+        in_threads = holdings.concurrency * self._largest_batch
+        self._coroutine_slots = deque(range(in_threads, in_threads + registry.COROUTINES))
+        self._running: set[asyncio.Task[Outcome]] = set()
+        self._looking_after: asyncio.Task[None] | None = None
         self.loop = asyncio.new_event_loop()
 
-    def work(self, slot: int) -> None:
+    def work(self, number: int) -> None:
         """The life of an executor thread: run what is buffered until the book is closed."""
+        slot = number * self._largest_batch
         mine = connections.all()
         try:
             while holding := self.holdings.next():
@@ -41,7 +46,7 @@ class Executors:
                     if connection.connection is not None:
                         connection.close_if_unusable_or_obsolete()
                 self._board.begin(slot, *holding.key)
-                self._run(holding)
+                self._run(holding, slot)
                 self._board.end(slot)
                 for connection in mine:
                     if connection.connection is not None and not connection.get_autocommit():
@@ -61,7 +66,7 @@ class Executors:
         finally:
             connections.close_all()
 
-    def _run(self, holding: Holding) -> None:
+    def _run(self, holding: Holding, slot: int) -> None:
         task = holding.task
         handler = registry.find(task.type)
         if handler is None:
@@ -69,40 +74,46 @@ class Executors:
         elif task.suspect:
             self._done(holding, run_isolated(holding, handler))
         elif handler.batch > 1:
-            self._run_many([holding, *self.holdings.more_of(task.type, handler.batch - 1)], handler)
+            more = self.holdings.more_of(task.type, handler.batch - 1)
+            self._run_many([holding, *more], handler, slot)
         elif handler.is_coroutine:
             self.loop.call_soon_threadsafe(self._start_coroutine, holding, handler)
         else:
             self._done(holding, judge.call(holding, handler))
 
-    def _run_many(self, holdings: list[Holding], handler: registry.Handler) -> None:
+    def _run_many(self, holdings: list[Holding], handler: registry.Handler, slot: int) -> None:
+        for place, holding in enumerate(holdings, slot):
+            self._board.begin(place, *holding.key)
         outcomes = judge.call_many(holdings, handler)
-        for holding, outcome in zip(holdings, outcomes, strict=True):
+        for place, (holding, outcome) in enumerate(zip(holdings, outcomes, strict=True), slot):
+            self._board.end(place)
             self._done(holding, outcome)
 
     def _start_coroutine(self, holding: Holding, handler: registry.Handler) -> None:
-        # Beyond the slots, which only batches claimed before exceed, a task runs unrecorded.
-        slot = self._coroutine_slots.popleft() if self._coroutine_slots else None
-        if slot is not None:
-            self._board.begin(slot, *holding.key)
+        if not self._coroutine_slots:
+            self.holdings.park(holding)
+            return
+        slot = self._coroutine_slots.popleft()
+        self._board.begin(slot, *holding.key)
+        if self._looking_after is None or self._looking_after.done():
+            # Queries of coroutines run one after the other in a thread of asgiref's, where nobody
+            # else looks after connections: this goes there before what the coroutine will ask.
+            self._looking_after = self.loop.create_task(sync_to_async(close_old_connections)())
         running = self.loop.create_task(judge.await_call(holding, handler))
         # The loop itself keeps only a weak reference to a task.
-        _running.add(running)
+        self._running.add(running)
         running.add_done_callback(lambda done: self._coroutine_done(done, holding, slot))
+        holding.cancel = lambda: self.loop.call_soon_threadsafe(running.cancel)
 
-    def _coroutine_done(
-        self, done: asyncio.Task[Outcome], holding: Holding, slot: int | None
-    ) -> None:
-        _running.discard(done)
-        if slot is not None:
-            self._board.end(slot)
-            self._coroutine_slots.append(slot)
-        self._done(holding, done.result())
+    def _coroutine_done(self, done: asyncio.Task[Outcome], holding: Holding, slot: int) -> None:
+        self._running.discard(done)
+        self._board.end(slot)
+        self._coroutine_slots.append(slot)
+        if (next := self.holdings.unpark()) and (handler := registry.find(next.task.type)):
+            self._start_coroutine(next, handler)
+        self._done(holding, judge.NOTHING if done.cancelled() else done.result())
 
     def _done(self, holding: Holding, outcome: Outcome) -> None:
         self.holdings.handler_returned(holding)
         if not holding.abandoned:
             self._report(outcome, holding)
-
-
-_running: set[asyncio.Task[Outcome]] = set()

@@ -52,12 +52,15 @@ class Finisher:
             connections.close_all()
 
     def _gather(self) -> list[tuple[Outcome, Holding]]:
-        """Wait for an outcome, then take those that follow within GATHER_SECONDS. Empty: closed."""
+        """Wait for an outcome, then take those that follow within GATHER_SECONDS, unless no more can
+        come: all that is held has its outcome. Empty: closed."""
         first = self._outcomes.get()
         if first is None:
             return []
         deadline = time.monotonic() + GATHER_SECONDS
-        while self._outcomes.qsize() < BATCH and time.monotonic() < deadline:
+        while self._outcomes.qsize() + 1 < min(BATCH, self.holdings.count()):
+            if time.monotonic() >= deadline:
+                break
             time.sleep(GATHER_STEP_SECONDS)
         batch = [first]
         while len(batch) < BATCH:

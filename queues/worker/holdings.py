@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from queues import registry
 from queues.claims import ClaimedTask
@@ -21,9 +21,10 @@ class Holding:
 
     `lost`: it is another's by now. `abandoned`: its outcome was recorded while its handler, which
     does not stop at its timeout, still runs; whatever that handler returns is thrown away.
+    `cancel` ends a coroutine that runs it.
     """
 
-    __slots__ = ("abandoned", "claimed", "context", "lost", "returned", "started", "task")
+    __slots__ = ("abandoned", "cancel", "claimed", "context", "lost", "returned", "started", "task")
 
     def __init__(self, task: ClaimedTask, claimed: float) -> None:
         self.task = task
@@ -33,6 +34,7 @@ class Holding:
         self.lost = False
         self.abandoned = False
         self.context: TaskContext | None = None
+        self.cancel: Callable[[], object] | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -49,6 +51,8 @@ class Holding:
         self.lost = True
         if self.context is not None:
             self.context.lost = True
+        if self.cancel is not None:
+            self.cancel()
 
 
 class Holdings:
@@ -64,6 +68,7 @@ class Holdings:
         self.low = low or Wake()
         self._changed = threading.Condition()
         self._buffer: deque[Holding] = deque()
+        self._parked: deque[Holding] = deque()
         self._held: set[Holding] = set()
         self._waiting = 0
         self._low_mark = 0
@@ -85,7 +90,7 @@ class Holdings:
         while self._samples[0][0] < now - RATE_WINDOW_SECONDS and len(self._samples) > 1:
             self._samples.popleft()
         recent = min(LARGEST_CLAIM, self._finished - self._samples[0][1])
-        waiting = len(self._buffer)
+        waiting = len(self._buffer) + len(self._parked)
         if recent > self.concurrency:
             self._low_mark = recent
             return recent if waiting <= recent else 0
@@ -123,7 +128,8 @@ class Holdings:
                 return holding
 
     def more_of(self, type: str, most: int) -> list[Holding]:
-        """Tasks of the same type that come next in the buffer, for a handler that takes many."""
+        """Tasks of the same type that come next in the buffer, for a handler that takes many. A
+        suspect, which runs on its own, ends the batch."""
         more: list[Holding] = []
         with self._changed:
             while len(more) < most:
@@ -131,11 +137,22 @@ class Holdings:
                     holding = self._buffer.popleft()
                 except IndexError:
                     break
-                if holding.task.type != type:
+                if holding.task.type != type or holding.task.suspect:
                     self._buffer.appendleft(holding)
                     break
                 more.append(holding)
         return more
+
+    def park(self, holding: Holding) -> None:
+        """A coroutine for which the event loop has no place yet; it waits like those in the buffer."""
+        self._parked.append(holding)
+
+    def unpark(self) -> Holding | None:
+        """The next coroutine that waits for a place."""
+        try:
+            return self._parked.popleft()
+        except IndexError:
+            return None
 
     def handler_returned(self, holding: Holding) -> None:
         holding.returned = True
@@ -158,12 +175,16 @@ class Holdings:
         limit = time.monotonic() - older_than
         taken: list[Holding] = []
         with self._changed:
-            while self._buffer and self._buffer[0].claimed <= limit:
+            for waiting in (self._buffer, self._parked):
                 try:
-                    taken.append(self._buffer.popleft())
+                    while waiting[0].claimed <= limit:
+                        taken.append(waiting.popleft())
                 except IndexError:
-                    break
+                    continue
         return taken
+
+    def count(self) -> int:
+        return len(self._held)
 
     def all(self) -> list[Holding]:
         with self._changed:

@@ -35,14 +35,15 @@ def call(holding: Holding, handler: Handler) -> Outcome:
 
 
 async def await_call(holding: Holding, handler: Handler) -> Outcome:
-    """The same for a coroutine. At its timeout it is cancelled."""
+    """The same for a coroutine. It is cancelled at its timeout, or when its task is lost."""
     context = holding.begin()
+    limit = asyncio.timeout(holding.task.timeout_seconds)
     try:
-        async with asyncio.timeout(holding.task.timeout_seconds):
+        async with limit:
             result = await cast(Awaitable[object], handler.function(context))
-    except TimeoutError:
-        return of_error(context, TaskTimeout(_ran_too_long(holding.task)), handler)
     except BaseException as error:
+        if limit.expired() and isinstance(error, TimeoutError):
+            return of_error(context, TaskTimeout(_ran_too_long(holding.task)), handler)
         return of_error(context, error, handler)
     return of_result(context, result)
 
@@ -98,6 +99,8 @@ def of_error(context: TaskContext, error: BaseException, handler: Handler) -> Ou
     """The outcome of a handler that raised."""
     task = context.task
     if isinstance(error, LostLease) or context.completed:
+        return NOTHING
+    if context.lost and isinstance(error, asyncio.CancelledError):
         return NOTHING
     if isinstance(error, Snooze):
         return Release(task.key, task.lease, error.after, text_of(error))

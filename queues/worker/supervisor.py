@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -19,6 +20,7 @@ from queues.worker.board import Board, bury
 log = structlog.get_logger("queues.worker")
 RECYCLE = 75
 STOP, AT_ONCE = b"s", b"n"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_SECONDS = 1.0, 30.0, 30.0
 
 
@@ -80,7 +82,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Returns the exit code: the worst of those that ended by themselves."""
-        for which in (signal.SIGTERM, signal.SIGINT):
+        for which in SIGNALS:
             signal.signal(which, self._on_signal)
         # A signal, such as that of a child's end, wakes the sleep below.
         self._woken, waker = os.pipe()
@@ -112,8 +114,13 @@ class Supervisor:
     def _start(self, number: int) -> None:
         read, write = os.pipe()
         board = Board(self._slots)
+        # A signal waits until the child is known here, or is deaf there: it hears by the pipe.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
+            for which in SIGNALS:
+                signal.signal(which, lambda *_: None)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             os.close(write)
             for child in self._children.values():
                 os.close(child.pipe)
@@ -127,11 +134,13 @@ class Supervisor:
                 os._exit(code)
         os.close(read)
         self._children[pid] = Child(number, pid, write, time.monotonic(), board)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
         for child in self._children.values():
-            os.write(child.pipe, STOP if self._signals == 1 else AT_ONCE)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(child.pipe, STOP if self._signals == 1 else AT_ONCE)
 
     def _reap(self) -> None:
         for pid in list(self._children):
@@ -154,13 +163,14 @@ class Supervisor:
 
     def _after(self, child: Child, code: int) -> None:
         """A worker that died is replaced, after a pause that grows while it keeps dying."""
+        if code not in (0, RECYCLE):
+            self._bury(child.board, code)
         if code == 0 or self._signals:
             self._worst = max(self._worst, abs(code) if code != RECYCLE else 0)
             return
         if code == RECYCLE:
             self._due.append((time.monotonic(), child.number))
             return
-        self._bury(child.board, code)
         if time.monotonic() - child.started > STEADY_SECONDS:
             self._pauses[child.number] = FIRST_PAUSE
         pause = self._pauses[child.number]

@@ -57,6 +57,6 @@ class Command(BaseCommand):
         supervisor = Supervisor(
             lambda orders, board: Worker(chosen, orders, board).run(),
             options["processes"],
-            slots=chosen.concurrency + registry.COROUTINES,
+            slots=chosen.concurrency * registry.largest_batch() + registry.COROUTINES,
         )
         sys.exit(supervisor.run())

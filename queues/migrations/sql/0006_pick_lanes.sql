@@ -48,13 +48,13 @@ BEGIN
                 UNION ALL
                 -- Those without a tenant stand in no lane of their own.
                 (SELECT t.id, t.priority, t.round, t.run_at FROM tasks t
-                  WHERE t.queue = p_queue AND t.status = 'pending' AND t.tenant_id IS NULL AND p_tenants IS NULL
+                  WHERE t.queue = p_queue AND t.status = 'pending' AND coalesce(t.tenant_id, '') = '' AND p_tenants IS NULL
                   ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id
                   LIMIT greatest(0, least(p_limit, p_cap - (
-                    SELECT count(*) FROM tasks r WHERE r.queue = p_queue AND r.status = 'processing' AND r.tenant_id IS NULL))))) f
+                    SELECT count(*) FROM tasks r WHERE r.queue = p_queue AND r.status = 'processing' AND coalesce(r.tenant_id, '') = ''))))) f
              ORDER BY f.priority DESC, f.round, f.run_at, f.id LIMIT p_limit);
     END IF;
-    RETURN ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (v_picked) AND t.status || '' = 'pending'
+    RETURN ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (v_picked) AND t.status || '' = 'pending' AND t.queue = p_queue
                   ORDER BY t.id FOR UPDATE SKIP LOCKED);
 END
 $$;

@@ -6,9 +6,12 @@ CREATE OR REPLACE FUNCTION requeue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
 LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
+DECLARE
+    v_due uuid[];
 BEGIN
     PERFORM require_read_committed();
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
+    v_due := ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (p_ids) AND t.status || '' = 'scheduled');
     RETURN QUERY
     WITH asked AS (
         SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status,
@@ -37,6 +40,7 @@ BEGIN
     SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
            CASE WHEN j.note IS NULL THEN 'pending' ELSE coalesce(j.status, '') END, coalesce(j.note, j.reason, '')
       FROM judged j ORDER BY j.id;
+    PERFORM assign_rounds(v_due);
     PERFORM wake_queues_of(p_ids);
 END
 $$;

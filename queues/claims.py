@@ -6,16 +6,13 @@ longer the task's changes nothing and is answered "stale".
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-import psycopg
-from django.db import DatabaseError, connection
-from psycopg.errors import DeadlockDetected, ObjectNotInPrerequisiteState, SerializationFailure
+from django.db import DatabaseError
+from psycopg.errors import ObjectNotInPrerequisiteState
 
 from queues.claimed import (
     ClaimedTask,
@@ -28,50 +25,27 @@ from queues.claimed import (
     columns,
 )
 from queues.clean import dumps, storable_json, storable_text
+from queues.database import query, through_conflicts
+from queues.default_timeouts import DefaultTimeouts
 
-__all__ = ["ClaimedTask", "Completed", "Failed", "Failure", "Outcome", "Pulse", "Success"]
+__all__ = [
+    "ClaimedTask",
+    "Completed",
+    "DefaultTimeouts",
+    "Failed",
+    "Failure",
+    "Outcome",
+    "Pulse",
+    "Success",
+    "query",
+    "through_conflicts",
+]
 
-CONFLICT_TRIES = 3
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 16_000
-T = TypeVar("T")
 
 
 class WorkerGone(Exception):
     """This worker was declared gone: its tasks are with others. Register again under a new id."""
-
-
-def query(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run one verb and fetch its rows, through conflicts.
-
-    Django's own cursor would write the parameters into the statement: arrays of hundreds of ids are
-    quoted here and parsed there for 3 microseconds a task. This one sends them beside it.
-    """
-
-    def run() -> list[tuple[Any, ...]]:
-        connection.close_if_health_check_failed()
-        connection.ensure_connection()
-        connection.validate_no_broken_transaction()
-        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-            cursor.execute(sql, params)
-            return cursor.fetchall()
-
-    return through_conflicts(run)
-
-
-def through_conflicts(work: Callable[[], T]) -> T:
-    """Do a whole transaction's work, up to three times while the database reports a conflict.
-
-    Inside a transaction that the caller holds open there is one try: all of it is lost then, and
-    its owner must decide.
-    """
-    for _ in range(CONFLICT_TRIES - 1):
-        try:
-            return work()
-        except DatabaseError as error:
-            conflict = isinstance(error.__cause__, DeadlockDetected | SerializationFailure)
-            if not conflict or connection.in_atomic_block:
-                raise
-    return work()
 
 
 def register_worker(
@@ -94,32 +68,6 @@ def register_worker(
 def unregister_worker(worker: str) -> list[UUID]:
     """The last word of a worker that stops: what it still holds goes back, attempts uncharged."""
     return [id for (id,) in query("SELECT * FROM unregister_worker(%s)", [worker])]
-
-
-class DefaultTimeouts:
-    """The queues' default timeouts in seconds as JSON text, asked for again after `keep` seconds.
-
-    Joining the queues to every claim would cost a lone task a tenth of its way to a worker.
-    """
-
-    def __init__(self, keep: float = 0.0) -> None:
-        self._keep = keep
-        self._text = ""
-        self._asked = float("-inf")
-
-    def text(self, *, anew: bool = False) -> str:
-        if anew or time.monotonic() > self._asked + self._keep:
-            [(self._text,)] = query(
-                "SELECT coalesce(jsonb_object_agg(name, date_part('epoch', default_timeout)), '{}')"
-                "::text FROM queues",
-                [],
-            )
-            self._asked = time.monotonic()
-        return self._text
-
-    def complete(self, task: ClaimedTask) -> ClaimedTask:
-        """The task with the timeout of its queue, which is newer than what was known."""
-        return task._replace(timeout_seconds=json.loads(self.text(anew=True))[task.queue])
 
 
 def claim_tasks(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -76,7 +75,7 @@ class Storm:
             if now >= self.plan.storm_ends:
                 break
             if turn % 2:
-                os.kill(self.random.choice(self.children).pid or 0, signal.SIGKILL)
+                self.random.choice(self.children).kill()
             self.replace()
             if turn % 5 == 0:
                 self.set_cap("capped", next(CAPS))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from queues.claims import query
-from queues.new_task import NewTask, payload_text
+from queues.models import CALENDAR, MAX_JSON_BYTES
+from queues.new_task import TOO_LARGE, EnqueueError, NewTask, payload_text
 
-CHUNK = 1000
+PART = 10_000
+CHUNK = 1_000
+# A payload may take several times more as jsonb than as text.
+PERHAPS_TOO_LARGE = MAX_JSON_BYTES // 10
 COPY = """COPY tasks (id, queue, type, payload, status, priority, run_at, tenant_id, max_attempts, timeout,
     correlation_id) FROM STDIN"""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -49,12 +54,22 @@ def enqueue_batch(
     ).checked()
     ids: list[UUID] = []
     waiting = iter(payloads)
-    with transaction.atomic(), Stream(fields["queue"]) as stream:
-        shared = stream.after_payload(fields)
-        while chunk := [
-            payload_text(value, len(ids) + n) for n, value in enumerate(islice(waiting, CHUNK), 1)
-        ]:
-            ids += stream.write(fields["type"], chunk, shared)
+    try:
+        with transaction.atomic():
+            # Taken before the stream begins: what yields the payloads may ask the database, too.
+            while part := list(islice(waiting, PART)):
+                with Stream(fields["queue"]) as stream:
+                    after_payload = stream.after_payload(fields)
+                    for start in range(0, len(part), CHUNK):
+                        texts = [
+                            payload_text(value, number)
+                            for number, value in enumerate(
+                                part[start : start + CHUNK], len(ids) + 1
+                            )
+                        ]
+                        ids += stream.write(fields["type"], texts, after_payload)
+    except (IntegrityError, DataError) as error:
+        raise EnqueueError.of_database(error) from error
     return ids
 
 
@@ -62,12 +77,16 @@ class Stream:
     """Rows on their way into `tasks`, for one queue, inside a transaction.
 
     Entering it looks the queue up (IntegrityError when it does not exist) and asks the database for
-    its clock; leaving it gives the rounds of a fair queue and wakes the workers.
+    its clock; leaving it gives the rounds of a fair queue and wakes the workers. Between the two the
+    connection takes nothing else.
     """
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self._count = 0
+        self._now = datetime.max
+        self._rows: list[str] = []
+        self._large: list[UUID] = []
 
     def __enter__(self) -> Stream:
         [(self._fair, self._max_attempts, self._now)] = query(
@@ -82,59 +101,80 @@ class Stream:
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         try:
+            if kind is None:
+                self._send()
             with connection.wrap_database_errors:
                 self._copying.__exit__(kind, *error)
         finally:
             self._cursor.close()
         if kind is None:
             query("SELECT set_config('opsconsole.checked_queue', '', true)", [])
+            if self._large:
+                self._check_large()
             if self._fair:
                 query("SELECT assign_rounds(%s::uuid[])", [self._ids])
             query("SELECT wake_workers(%s)", [self.queue])
 
-    def after_payload(self, fields: dict[str, Any]) -> str:
-        """What stands behind the payload in the rows of tasks with these fields."""
-        run_at = fields.get("run_at")
-        if isinstance(run_at, timedelta):
-            run_at = self._now + run_at
-        timeout = fields.get("timeout")
-        run_at = run_at or self._now
-        columns = [
-            "scheduled" if run_at > self._now else "pending",
-            fields.get("priority", 0),
-            run_at,
-            fields.get("tenant_id"),
-            fields.get("max_attempts", self._max_attempts),
-            None if timeout is None else f"{timeout} seconds",
-            fields.get("correlation_id"),
-        ]
-        return "\t".join(_escaped(value) for value in columns) + "\n"
+    def _check_large(self) -> None:
+        """Raises EnqueueError for a payload above the limit: only the database knows its size."""
+        if query(
+            "SELECT FROM tasks WHERE id = ANY (%s::uuid[])"
+            " AND jsonb_too_large(jsonb_build_array(payload) -> 0) LIMIT 1",
+            [self._large],
+        ):
+            raise EnqueueError(TOO_LARGE)
 
-    def write(self, type: str, payloads: list[str], after_payload: str) -> list[UUID]:
+    def after_payload(self, fields: dict[str, Any]) -> str:
+        """What stands behind the payload in the rows of tasks with these fields (NewTask.checked).
+        Raises EnqueueError for a delay that leaves the calendar."""
+        run_at = self._moment(fields.get("run_at"))
+        timeout = fields.get("timeout")
+        return (
+            f"{'scheduled' if run_at > self._now else 'pending'}\t{fields.get('priority', 0)}\t{run_at}\t"
+            f"{_escaped(fields.get('tenant_id'))}\t{fields.get('max_attempts', self._max_attempts)}\t"
+            f"{_escaped(timeout and f'{timeout:.6f} seconds')}\t"
+            f"{_escaped(fields.get('correlation_id'))}\n"
+        )
+
+    def _moment(self, run_at: datetime | timedelta | None) -> datetime:
+        if not isinstance(run_at, timedelta):
+            return run_at or self._now
+        if not CALENDAR[0] - self._now < run_at < CALENDAR[1] - self._now:
+            raise EnqueueError(f"run_at is out of range: {run_at} from now.")
+        return self._now + run_at
+
+    def write(self, type: str, payloads: Sequence[str], after_payload: str) -> list[UUID]:
         """Send one row a payload (JSON text) and return their ids."""
         ids = list(task_ids(self._now, self._count, len(payloads)))
         middle = f"\t{_escaped(self.queue)}\t{_escaped(type)}\t"
         end = f"\t{after_payload}"
-        rows = [
+        self._rows += [
             f"{id.int:032x}{middle}{payload if no_escape(payload) else _escaped(payload)}{end}"
             for id, payload in zip(ids, payloads, strict=True)
         ]
-        with connection.wrap_database_errors:
-            self._copy.write("".join(rows))
+        if len(self._rows) >= CHUNK:
+            self._send()
         self._count += len(ids)
+        self._large += [
+            id for id, text in zip(ids, payloads, strict=True) if len(text) > PERHAPS_TOO_LARGE
+        ]
         if self._fair:
             self._ids += ids
         return ids
+
+    def _send(self) -> None:
+        with connection.wrap_database_errors:
+            self._copy.write("".join(self._rows))
+        self._rows = []
 
 
 def task_ids(now: datetime, first: int, count: int) -> Iterator[UUID]:
     """Ids as new_task_id() makes them, in order: the n-th as if made n microseconds after `now`."""
     start = round(now.timestamp() * 1_000_000) + first
-    random = int.from_bytes(os.urandom(8 * count))
-    for us in range(start, start + count):
+    random = struct.unpack(f"{count}Q", os.urandom(8 * count))
+    for us, bits in enumerate(random, start):
         time = us // 1000 << 16 | 0x7000 | us % 1000 * 4096 // 1000
-        low = random & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-        random >>= 64
+        low = bits & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
         yield UUID(int=time << 64 | low)
 
 
@@ -143,5 +183,5 @@ def no_escape(text: str) -> bool:
     return "\\" not in text
 
 
-def _escaped(value: Any) -> str:
-    return "\\N" if value is None else str(value).translate(_ESCAPES)
+def _escaped(value: str | None) -> str:
+    return "\\N" if value is None else value.translate(_ESCAPES)

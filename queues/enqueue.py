@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, transaction
 
+from queues.bulk import Stream
 from queues.claims import query
 from queues.clean import dumps
-from queues.models import MAX_JSON_BYTES
 from queues.new_task import EnqueueError, NewTask
 
 __all__ = ["EnqueueError", "Enqueued", "NewTask", "enqueue", "enqueue_many"]
@@ -23,6 +22,7 @@ ENQUEUE = """SELECT id, created FROM enqueue_task(
     make_interval(secs => %s), %s)"""
 BATCH = 2000
 BATCH_BYTES = 8 * 1024 * 1024
+WORTH_A_STREAM = 30
 
 
 class Enqueued(NamedTuple):
@@ -96,7 +96,7 @@ def enqueue(
             ],
         )
     except (IntegrityError, DataError) as error:
-        raise EnqueueError(_sentence(error)) from error
+        raise EnqueueError.of_database(error) from error
     return Enqueued(*row)
 
 
@@ -106,44 +106,94 @@ def enqueue_many(tasks: Iterable[NewTask]) -> list[Enqueued]:
     Raises EnqueueError naming the first bad task by its number, from 1.
     """
     made: list[Enqueued] = []
-    numbered = enumerate(tasks, start=1)
     with transaction.atomic():
-        while batch := list(islice(numbered, BATCH)):
-            rows: list[str] = []
-            size = 0
-            for number, task in batch:
-                rows.append(_json_row(number, task))
-                size += len(rows[-1])
-                if size > BATCH_BYTES:
-                    made += _insert(rows, first=number - len(rows) + 1)
-                    rows, size = [], 0
-            made += _insert(rows, first=len(made) + 1)
+        for part in _parts(tasks):
+            made += _enqueue_part(part, first=len(made) + 1)
     return made
 
 
-def _insert(rows: list[str], first: int) -> list[Enqueued]:
-    """Insert rows that are numbered from `first`. Raises EnqueueError with the number of a bad one."""
-    if not rows:
+class _Checked(NamedTuple):
+    """One of many tasks, checked: its payload as JSON text, and all else of it."""
+
+    payload: str
+    fields: dict[str, Any]
+
+    @property
+    def is_plain(self) -> bool:
+        return "dedupe_key" not in self.fields and "after" not in self.fields
+
+
+def _parts(tasks: Iterable[NewTask]) -> Iterator[list[_Checked]]:
+    """The tasks, checked, in parts of BATCH tasks or BATCH_BYTES."""
+    part: list[_Checked] = []
+    size = 0
+    for number, task in enumerate(tasks, start=1):
+        try:
+            fields = task.checked()
+        except EnqueueError as error:
+            raise EnqueueError(error.reason, number) from error
+        payload = fields.pop("payload")
+        part.append(_Checked(payload, fields))
+        size += len(payload)
+        if len(part) == BATCH or size > BATCH_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _enqueue_part(part: list[_Checked], first: int) -> list[Enqueued]:
+    """Enqueue tasks that are numbered from `first`: those without key and predecessors are streamed.
+    Raises EnqueueError with the number of a bad one."""
+    if len(part) < WORTH_A_STREAM:
+        return _insert(part, first)
+    made: dict[int, Enqueued] = {}
+    rest = [place for place, task in enumerate(part) if not task.is_plain]
+    try:
+        with transaction.atomic():
+            for place, id in _stream(part):
+                made[place] = Enqueued(id, True)
+            made.update(zip(rest, _insert([part[place] for place in rest], first), strict=True))
+    except (EnqueueError, IntegrityError, DataError):
+        # Nothing of these was written. This finds the one to blame.
+        return _insert(part, first)
+    return [made[place] for place in range(len(part))]
+
+
+def _stream(part: list[_Checked]) -> Iterator[tuple[int, UUID]]:
+    """Stream the plain ones among the tasks, queue by queue; the place of each, and its id."""
+    queues: dict[str, list[int]] = {}
+    for place, task in enumerate(part):
+        if task.is_plain:
+            queues.setdefault(task.fields["queue"], []).append(place)
+    for queue in sorted(queues):
+        with Stream(queue) as stream:
+            for fields, alike in groupby(queues[queue], lambda place: part[place].fields):
+                places = list(alike)
+                payloads = [part[place].payload for place in places]
+                ids = stream.write(fields["type"], payloads, stream.after_payload(fields))
+                yield from zip(places, ids, strict=True)
+
+
+def _insert(part: list[_Checked], first: int) -> list[Enqueued]:
+    """The same in one statement of JSON, which takes tasks of every kind."""
+    if not part:
         return []
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT * FROM enqueue_tasks(%s::jsonb)", [f"[{','.join(rows)}]"])
-            found = cursor.fetchall()
+        with transaction.atomic():
+            rows = ",".join(map(_json, part))
+            found = query("SELECT * FROM enqueue_tasks(%s::jsonb)", [f"[{rows}]"])
     except (IntegrityError, DataError) as error:
-        if len(rows) == 1:
-            raise EnqueueError(re.sub(r"^task 1: ", "", _sentence(error)), first) from error
-        # Nothing of these was written. Smaller steps find the one to blame.
-        half = len(rows) // 2
-        return _insert(rows[:half], first) + _insert(rows[half:], first + half)
+        if len(part) == 1:
+            raise EnqueueError.of_database(error, first) from error
+        # Smaller steps find the one to blame.
+        half = len(part) // 2
+        return _insert(part[:half], first) + _insert(part[half:], first + half)
     return [Enqueued(id, created) for _, id, created in sorted(found)]
 
 
-def _json_row(number: int, task: NewTask) -> str:
-    try:
-        fields = task.checked()
-    except EnqueueError as error:
-        raise EnqueueError(error.reason, number) from error
-    payload = fields.pop("payload")
+def _json(task: _Checked) -> str:
+    fields = dict(task.fields)
     if isinstance(run_at := fields.get("run_at"), datetime):
         fields["run_at"] = run_at.isoformat()
     elif isinstance(run_at, timedelta):
@@ -151,16 +201,4 @@ def _json_row(number: int, task: NewTask) -> str:
         fields["delay"] = run_at.total_seconds()
     if "after" in fields:
         fields["after"] = [str(id) for id in fields["after"]]
-    return f'{dumps(fields)[:-1]},"payload":{payload}}}'
-
-
-def _sentence(error: Exception) -> str:
-    """The database's message and hint as one text for people."""
-    diag = getattr(error.__cause__, "diag", None)
-    if getattr(diag, "constraint_name", None) == "tasks_payload_at_most_1_mib":
-        return f"the payload is larger than {MAX_JSON_BYTES:,} bytes as PostgreSQL stores it."
-    parts = [
-        getattr(diag, "message_primary", None) or str(error),
-        getattr(diag, "message_hint", None),
-    ]
-    return ". ".join(part.rstrip(".") for part in parts if part) + "."
+    return f'{dumps(fields)[:-1]},"payload":{task.payload}}}'

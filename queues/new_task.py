@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +16,8 @@ from queues import registry
 from queues.clean import dumps, has_unstorable
 from queues.models import CALENDAR, MAX_JSON_BYTES
 
+TOO_LARGE = f"the payload is larger than {MAX_JSON_BYTES:,} bytes as PostgreSQL stores it."
+
 
 class EnqueueError(ValueError):
     """The task was refused and nothing was written. The message says what to mend.
@@ -26,6 +29,19 @@ class EnqueueError(ValueError):
         super().__init__(message if number is None else f"task {number}: {message}")
         self.reason = message
         self.number = number
+
+    @classmethod
+    def of_database(cls, error: Exception, number: int | None = None) -> EnqueueError:
+        """What the database refused: its message and hint as one text for people."""
+        diag = getattr(error.__cause__, "diag", None)
+        if getattr(diag, "constraint_name", None) == "tasks_payload_at_most_1_mib":
+            return cls(TOO_LARGE, number)
+        parts = [
+            getattr(diag, "message_primary", None) or str(error),
+            getattr(diag, "message_hint", None),
+        ]
+        sentence = ". ".join(part.rstrip(".") for part in parts if part) + "."
+        return cls(re.sub(r"^task 1: ", "", sentence), number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +129,7 @@ def _seconds(value: Any) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds > 0:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 1e-6:
         raise EnqueueError(f"timeout is a number of seconds above 0, not {value!r}.")
     if seconds > 365 * 86400:
         raise EnqueueError(f"timeout is {seconds} seconds; the most is a year.")

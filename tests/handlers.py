@@ -158,7 +158,7 @@ async def async_sleep(ctx):
     await asyncio.sleep(ctx.payload["seconds"])
 
 
-going = Counter()
+going: Counter[str] = Counter()
 
 
 @handles("async_gate")

@@ -147,8 +147,8 @@ class Verbs(RuleBasedStateMachine):
     def report(self, session, at, how):
         """Also late ones and repeated ones: a session reports whatever it was ever given."""
         known = self.reports[session]
-        held = list(dict.fromkeys(known[-1 - place % len(known)] for place in at)) if known else []
-        held = list(dict(held).items())
+        held = {known[-1 - place % len(known)] for place in at} if known else set()
+        held = list(dict(sorted(held, reverse=True)).items())
         ids, leases = [id for id, _ in held], [lease for _, lease in held]
         call = {
             "complete": "complete_tasks(%s::uuid[], %s::bigint[])",
@@ -179,12 +179,18 @@ class Verbs(RuleBasedStateMachine):
             if (row.archived, row.status, row.lease) != (False, "processing", lease):
                 assert id in lost
 
-    @rule(session=sessions)
-    def worker_dies(self, session):
+    @rule(session=sessions, another_claims=st.booleans())
+    def worker_dies(self, session, another_claims):
+        """What it had goes back, and perhaps to another; its session may still report it."""
         execute(
             "UPDATE workers SET status = 'gone' WHERE id = %s RETURNING 1", self.workers[session]
         )
         self.workers[session] = f"s-{uuid4()}"
+        if another_claims:
+            execute("SELECT id FROM rescue_lost()")
+            self.time_passes()
+            self.all_rows_are_right()
+            self.claim((session + 1) % 3, 6, None)
 
     # time and upkeep
 

@@ -254,6 +254,36 @@ def test_a_dependant_retried_while_its_predecessor_finishes_is_not_left_blocked(
     assert (task.status, task.waits_on) == ("pending", 0)
 
 
+@pytest.mark.parametrize("ending", ["completed", "failed"])
+def test_a_finish_locks_in_the_one_order_of_all_verbs(at_once, deadlocks, ending):
+    """A dependant stands between its two tasks: it must not hold the later one while it waits."""
+    before = deadlocks()
+    first = enqueue("p")
+    child = enqueue("c", after=[first.id])
+    last = enqueue("p")
+    held = claims.claim_tasks("w", None, 2)
+    with Paused() as holder:
+        holder.run("SELECT FROM tasks WHERE id = %s FOR UPDATE", child.id)
+
+        def finish():
+            eventually(lambda: _waiting_for_locks() == 1)
+            if ending == "completed":
+                return claims.complete_tasks([Success(t.id, t.lease) for t in held])
+            failures = [Failure(t.id, t.lease, "E", "m", final=True) for t in held]
+            return {id: said.outcome for id, said in claims.fail_tasks(failures).items()}
+
+        def commit():
+            eventually(lambda: _waiting_for_locks() == 2)
+            holder.commit()
+
+        operation, outcomes, _ = at_once(
+            lambda: operations.cancel([child.id, last.id], actor="a"), finish, commit
+        )
+    assert operation.done == 2
+    assert outcomes == {first.id: "recorded", last.id: "stale"}
+    assert deadlocks() == before
+
+
 def _waiting_for_locks():
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")

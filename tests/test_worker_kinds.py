@@ -315,6 +315,18 @@ def test_a_handler_that_does_not_stop_fails_and_its_process_is_renewed(run_worke
     assert worker.stop() == 0
 
 
+def test_no_task_fails_because_a_function_of_the_database_is_missing(run_worker, sql):
+    worker = run_worker("--grace", "0.3").started()
+    sql("ALTER FUNCTION complete_tasks RENAME TO complete_tasks_gone")
+    try:
+        made = enqueue_many(NewTask(type="echo") for _ in range(20))
+        eventually(lambda: "worker process died; starting another" in worker.lines)
+    finally:
+        sql("ALTER FUNCTION complete_tasks_gone RENAME TO complete_tasks")
+    eventually(settled)
+    assert states(map(row, made)) == {("completed", 1, 0): 20}
+
+
 def two_waiting(run_worker, tmp_path, *arguments):
     """Two processes, each with one task that waits for the file `go`."""
     go = tmp_path / "go"

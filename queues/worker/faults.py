@@ -15,6 +15,8 @@ from queues import functions
 log = structlog.get_logger("queues.worker")
 SECONDS_BETWEEN_WARNINGS = 60.0
 UNDEFINED_FUNCTION, NO_PRIVILEGE = "42883", "42501"
+# A pooler gave the session, and what was prepared in it, to another.
+STATEMENT_UNKNOWN, STATEMENT_KNOWN = "26000", "42P05"
 
 
 class RecurringFault:
@@ -32,6 +34,10 @@ class RecurringFault:
         cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
         state = getattr(cause, "sqlstate", None)
         told = str(error).strip()
+        if state in (STATEMENT_UNKNOWN, STATEMENT_KNOWN):
+            fields["remedy"] = (
+                "set DATABASE_PREPARED_STATEMENTS=false: a transaction pooler is in between"
+            )
         if state not in (UNDEFINED_FUNCTION, NO_PRIVILEGE):
             log.warning("cannot claim, trying again", error=told, **fields)
             return

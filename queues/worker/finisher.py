@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    connections,
+)
 
 from queues import claims
 from queues.claims import Completed, Failure
@@ -100,6 +108,9 @@ class Finisher:
                 connection.close()
                 self._abandoned.wait(pause)
                 pause = min(pause * 2, 5.0)
+            except (ProgrammingError, NotSupportedError):
+                # A function is missing, say: that is no outcome's fault. The process ends for it.
+                raise
             except (DatabaseError, ValueError, TypeError, OverflowError) as error:
                 if len(outcomes) > 1:
                     notes: dict[str, str] = {}

@@ -28,7 +28,7 @@ from queues.worker.outcomes import Outcome, Release
 
 CHILD = "import django; django.setup(); from queues.worker.isolated import main; main()"
 LOOK_SECONDS = 0.2
-STOP_SECONDS = 10.0
+STOP_SECONDS = 5.0
 
 
 def run_isolated(holding: Holding, handler: registry.Handler) -> Outcome:

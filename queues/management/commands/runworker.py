@@ -14,19 +14,34 @@ from queues.worker.supervisor import Supervisor
 
 
 class Command(BaseCommand):
-    help = "Run a worker: claim due tasks, run their handlers, record the outcomes."
+    help = (
+        "Run workers: claim due tasks, run their handlers, record the outcomes. SIGTERM or Ctrl-C"
+        " lets running handlers finish; a second one gives their tasks back at once. A worker"
+        " process that dies is replaced."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--queues", help="names, comma separated, tried in this order; default: all"
         )
         parser.add_argument(
-            "--concurrency", type=int, default=4, help="handlers at once (default 4)"
+            "--concurrency",
+            type=int,
+            default=4,
+            help="handlers at once in each process, in threads (default 4); 1 is best for very"
+            " quick ones, many for those that wait. Coroutines: up to 100 besides",
         )
-        parser.add_argument("--processes", type=int, default=1, help="worker processes (default 1)")
-        parser.add_argument("--drain", action="store_true", help="exit when no task is due or held")
         parser.add_argument(
-            "--name", default="", help="start of the worker's id; default: the host's"
+            "--processes",
+            type=int,
+            default=1,
+            help="worker processes (default 1): for handlers that compute, one for each core",
+        )
+        parser.add_argument(
+            "--drain", action="store_true", help="exit when no task is due and none runs"
+        )
+        parser.add_argument(
+            "--name", default="", help="start of the workers' ids; default: the host's name"
         )
         parser.add_argument(
             "--grace",

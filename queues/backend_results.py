@@ -31,6 +31,7 @@ STATUS = {
 # Classes that the queue itself writes into an error history, and the exception nearest to each.
 OWN_CLASSES = {
     "Lost": "queues.retry.LostLease",
+    "WorkerDied": "queues.retry.LostLease",
     "Requeued": "queues.retry.LostLease",
     "BadPayload": "builtins.ValueError",
     "BadResult": "builtins.ValueError",
@@ -141,7 +142,7 @@ def _error(record: dict[str, Any]) -> TaskError:
     elif isinstance(getattr(builtins, name, None), type):
         path = f"builtins.{name}"
     else:
-        path = OWN_CLASSES.get(name, name)
+        path = OWN_CLASSES.get(name, name if "." in name else "builtins.Exception")
     return TaskError(
         exception_class_path=path, traceback=record.get("traceback") or record.get("message", "")
     )

@@ -84,7 +84,7 @@ def claim_tasks(
     try:
         rows = query(
             "SELECT id::text, lease, queue, type, payload::text, attempts, max_attempts,"
-            " lost > 1 OR lost = 1 AND coalesce(error_fingerprint LIKE 'WorkerDied:%%', false),"
+            """ lost > 1 OR lost = 1 AND errors @> '[{"class": "WorkerDied"}]',"""
             " coalesce(date_part('epoch', timeout), (%s::jsonb -> queue)::float8),"
             " tenant_id, correlation_id"
             " FROM claim_tasks(%s, %s, %s)",
@@ -98,6 +98,12 @@ def claim_tasks(
     if any(task.timeout_seconds is None for task in tasks):
         tasks = [timeouts.complete(t) if t.timeout_seconds is None else t for t in tasks]
     return tasks
+
+
+def limits_wait(queues: Sequence[str] | None) -> tuple[bool, float | None]:
+    """Whether due tasks wait only for a limit, and the seconds until a rate limit's next token."""
+    rows = query("SELECT next_token FROM limits_wait(%s)", [queues and list(queues)])
+    return bool(rows), rows[0][0] if rows else None
 
 
 def rescue_lost(silence: timedelta) -> list[tuple[UUID, str, str]]:

@@ -2,6 +2,16 @@
 -- through their roles where these exist, may call the verbs of a worker. `authenticated` may call those
 -- that keep to the projects of its claims; `anon` none. What a hosting service grants by default on new
 -- tables and functions is taken back.
+-- Who may create functions in public could lay one of theirs over ours: PostgreSQL itself gives this to
+-- nobody from version 15 on.
+DO $$
+BEGIN
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'Could not revoke CREATE on schema public from PUBLIC: its owner should.';
+END
+$$;
+
 DO $$
 DECLARE
     v_function regprocedure;
@@ -10,7 +20,7 @@ DECLARE
     v_verbs constant text[] := ARRAY[
         'enqueue_task', 'enqueue_tasks', 'create_task', 'register_worker', 'claim_tasks', 'claim_next_task',
         'heartbeat', 'worker_idle', 'unregister_worker', 'complete_task', 'complete_tasks', 'fail_task', 'fail_tasks',
-        'release_tasks', 'report_progress', 'claim_export_job', 'claim_job', 'func_claim_available_task',
+        'release_tasks', 'report_progress', 'limits_wait', 'claim_export_job', 'claim_job', 'func_claim_available_task',
         'func_update_task_status', 'complete_task_with_timing', 'func_mark_task_failed', 'func_initialize_tasks_table',
         'func_migrate_tasks_for_task_type', 'invoke_bubble_sync_processor', 'invoke_bubble_sync_retry',
         'caller_projects', 'request_projects'];

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 
 from queues.bulk import enqueue_batch
 from queues.enqueue import EnqueueError, NewTask, enqueue, enqueue_many
@@ -302,3 +302,15 @@ def test_no_task_gets_into_a_queue_that_is_being_deleted(way):
     thread.join()
     assert 'queue "q" does not exist' in refused[0]
     assert not Task.objects.exclude(queue__in=Queue.objects.values("name")).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_callers_own_setting_passes_nobody_by_the_rules(sql):
+    sql("SELECT set_config('opsconsole.checked_queue', 'default', false)")
+    try:
+        with pytest.raises(IntegrityError, match="tasks_type_1_to_200"):
+            sql("SELECT * FROM enqueue_task(repeat('x', 500))")
+        with pytest.raises(IntegrityError, match="tasks_priority_range"):
+            sql('SELECT * FROM enqueue_tasks(\'[{"type": "t", "priority": 300}]\')')
+    finally:
+        sql("SELECT set_config('opsconsole.checked_queue', '', false)")

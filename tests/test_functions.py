@@ -134,7 +134,7 @@ def test_migrate_writes_down_the_endpoint_that_the_settings_name(settings):
 
 def test_a_missing_function_is_told_once_a_minute_with_its_remedy(sql):
     sql("ALTER FUNCTION report_progress RENAME TO away")
-    fault = RecurringFault()
+    fault = RecurringFault("cannot claim, trying again")
     with capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(DatabaseError) as error:

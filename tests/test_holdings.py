@@ -2,7 +2,8 @@
 
 from queues import registry
 from queues.claims import ClaimedTask
-from queues.worker.holdings import Holdings
+from queues.worker import judge
+from queues.worker.holdings import Holding, Holdings
 
 
 def task(n, lease=1, type="t"):
@@ -123,3 +124,14 @@ def test_what_could_not_be_given_back_waits_as_before():
     assert len(taken) == 2
     book.put_back(taken)
     assert book.next().task.key == task(1).key
+
+
+def test_a_lost_task_interrupts_its_batch_and_the_others_run_again():
+    def handler(contexts):
+        for context in contexts:
+            context.check()
+
+    holdings = [Holding(task(n), 0.0) for n in range(3)]
+    holdings[1].lose()
+    outcomes = judge.call_many(holdings, registry.Handler(type="t", function=handler, batch=3))
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Release", "Nothing", "Release"]

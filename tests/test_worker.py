@@ -1,5 +1,6 @@
 """The worker as a real process: what it does is read from the rows it leaves."""
 
+import itertools
 import json
 import signal
 from collections import Counter
@@ -319,17 +320,48 @@ def test_a_handler_that_locks_its_own_row_does_not_silence_the_worker(run_worker
     assert oldest < timedelta(seconds=2)
 
 
-def test_a_worker_whose_thread_crashed_ends_instead_of_looking_alive(run_worker, sql):
-    worker = run_worker("--grace", "0.5").started()
+def test_outcomes_wait_for_a_function_that_is_missing(run_worker, sql):
+    """Nothing is claimed meanwhile: what could not be recorded would be done again."""
+    worker = run_worker().started()
     sql("ALTER FUNCTION fail_tasks RENAME TO fail_tasks_gone")
     try:
-        made = enqueue("fail")
-        eventually(lambda: "thread crashed; the worker ends" in worker.lines)
-        eventually(lambda: "worker process died; starting another" in worker.lines)
-        assert row(made).attempts <= 1
+        made = enqueue("fail", max_attempts=1)
+        eventually(lambda: "a function of the database is missing or not granted" in worker.lines)
+        later = enqueue("echo")
+        assert (row(made).status, row(made).lease) == ("processing", 1)
     finally:
         sql("ALTER FUNCTION fail_tasks_gone RENAME TO fail_tasks")
-    eventually(lambda: row(made).status == "failed")
+    eventually(settled)
+    assert [(row(t).status, row(t).lease) for t in (made, later)] == [
+        ("failed", 1),
+        ("completed", 1),
+    ]
+
+
+def test_a_worker_that_cannot_start_says_why_and_comes_up_later(run_worker, sql):
+    sql("ALTER FUNCTION register_worker RENAME TO register_worker_gone")
+    try:
+        worker = run_worker()
+        eventually(lambda: "worker process could not run" in worker.lines)
+        assert "register_worker" in worker.lines
+    finally:
+        sql("ALTER FUNCTION register_worker_gone RENAME TO register_worker")
+    worker.started()
+    assert worker.stop() == 0
+
+
+def test_a_rate_limit_is_kept_and_used(run_worker):
+    """Neither more nor much less than it allows; a drain waits for the tokens it needs."""
+    Queue.objects.filter(name="default").update(rate_limit=50, burst=1)
+    enqueue_many(NewTask(type="echo") for _ in range(100))
+    assert run_worker("--drain", "--concurrency", "1").wait() == 0
+    began = sorted(Task.objects.filter(status="completed").values_list("started_at", flat=True))
+    assert len(began) == 100
+    seconds = (began[-1] - began[0]).total_seconds()
+    assert seconds >= 1.9
+    assert max((b - a).total_seconds() for a, b in itertools.pairwise(began)) < 0.8, (
+        "it waited for the poll instead of the next token"
+    )
 
 
 def test_a_worker_signs_off_after_its_connections_were_cut(run_worker, sql, tmp_path):

@@ -320,7 +320,8 @@ def test_no_task_fails_because_a_function_of_the_database_is_missing(run_worker,
     sql("ALTER FUNCTION complete_tasks RENAME TO complete_tasks_gone")
     try:
         made = enqueue_many(NewTask(type="echo") for _ in range(20))
-        eventually(lambda: "worker process died; starting another" in worker.lines)
+        eventually(lambda: "a function of the database is missing" in worker.lines)
+        assert states(map(row, made)) == {("processing", 1, 0): 20}
     finally:
         sql("ALTER FUNCTION complete_tasks_gone RENAME TO complete_tasks")
     eventually(settled)
@@ -374,3 +375,11 @@ def test_workers_whose_supervisor_was_killed_stop_and_give_back(run_worker, tmp_
     eventually(lambda: not Worker.objects.exclude(status="gone").exists())
     assert states(map(row, made)) == {("pending", 0, 0): 2}
     eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def test_a_signal_while_processes_start_ends_those_that_come_after_it(run_worker):
+    worker = run_worker("--processes", "6")
+    eventually(lambda: "worker started polling" in worker.lines or Worker.objects.exists())
+    worker.send(signal.SIGTERM)
+    assert worker.wait(30) == 0, worker.lines
+    assert set(Worker.objects.values_list("status", flat=True)) <= {"gone"}

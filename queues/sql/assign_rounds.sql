@@ -11,7 +11,7 @@ BEGIN
               FROM (SELECT x.id, x.queue, coalesce(x.tenant_id, '') AS tenant, x.priority, x.run_at
                       FROM tasks x JOIN queues q ON q.name = x.queue AND q.fair
                      WHERE x.id = ANY (p_ids) AND x.status || '' = 'pending') n
-              JOIN (SELECT y.queue, y.tenant, y.priority, next_round(y.queue, y.tenant, y.priority, p_ids) AS first
+              JOIN (SELECT y.queue, y.tenant, y.priority, next_round(y.queue, y.tenant, y.priority::integer, p_ids) AS first
                       FROM (SELECT DISTINCT x.queue, coalesce(x.tenant_id, '') AS tenant, x.priority
                               FROM tasks x WHERE x.id = ANY (p_ids)) y) l
                 ON l.queue = n.queue AND l.tenant = n.tenant AND l.priority = n.priority) r

@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION heartbeat(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
+    v_now constant timestamptz := clock_timestamp();  -- before any wait: later claims are not in p_ids
     v_status text;
     v_ids uuid[];
     v_leases bigint[];
@@ -31,7 +32,7 @@ BEGIN
     IF p_all THEN
         SELECT array_agg(t.id), array_agg(t.lease) INTO v_ids, v_leases FROM tasks t
          WHERE t.worker_id = p_worker AND t.status = 'processing'
-           AND t.started_at < clock_timestamp() - interval '10 seconds'
+           AND t.started_at < v_now - interval '10 seconds'
            AND NOT EXISTS (SELECT FROM unnest(p_ids, p_leases) h(id, lease) WHERE h.id = t.id AND h.lease = t.lease);
         IF v_ids IS NOT NULL THEN
             PERFORM release_tasks(v_ids, v_leases);

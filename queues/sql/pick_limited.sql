@@ -4,6 +4,7 @@
 CREATE OR REPLACE FUNCTION pick_limited(p_queue text, p_limit integer, p_tenants text[], p_tenant_cap integer) RETURNS uuid[]
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_now constant timestamptz := clock_timestamp();
     q queues;
     v_room integer := p_limit;
     v_tokens double precision;
@@ -19,7 +20,7 @@ BEGIN
             - (SELECT count(*) FROM tasks t WHERE t.queue = p_queue AND t.status = 'processing')::integer);
     END IF;
     IF q.rate_limit IS NOT NULL THEN
-        v_tokens := least(q.burst, q.tokens + q.rate_limit * extract(epoch FROM clock_timestamp() - q.refilled_at));
+        v_tokens := least(q.burst, q.tokens + q.rate_limit * extract(epoch FROM v_now - q.refilled_at));
         v_room := least(v_room, floor(v_tokens)::integer);
     END IF;
     IF v_room <= 0 THEN
@@ -32,7 +33,7 @@ BEGIN
         v_picked := pick_lanes(p_queue, v_room, p_tenants, v_cap);
     END IF;
     IF q.rate_limit IS NOT NULL THEN
-        UPDATE queues SET tokens = v_tokens - cardinality(v_picked), refilled_at = clock_timestamp() WHERE name = p_queue;
+        UPDATE queues SET tokens = v_tokens - cardinality(v_picked), refilled_at = v_now WHERE name = p_queue;
     END IF;
     RETURN v_picked;
 END

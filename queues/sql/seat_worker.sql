@@ -18,6 +18,10 @@ BEGIN
     END IF;
     IF v.kind = 'ephemeral' AND (v.status = 'gone' OR v.last_seen_at < clock_timestamp() - interval '10 seconds') THEN
         UPDATE workers w SET status = 'alive', last_seen_at = clock_timestamp() WHERE w.id = p_worker;
+        IF NOT FOUND THEN
+            -- Forgotten as idle in this very moment.
+            INSERT INTO workers (id) VALUES (p_worker) ON CONFLICT (id) DO NOTHING;
+        END IF;
         RETURN 'alive';
     END IF;
     RETURN v.status;

@@ -60,6 +60,8 @@ def bury(board: Board, code: int) -> None:
     how = exit_of(code)
     running = board.running()
     try:
+        # Another session may hold such a row for long; then others rescue it.
+        claims.query("SELECT set_config('lock_timeout', '2s', false)", [])
         if running:
             claims.fail_tasks([died(key, lease, how) for key, lease in running])
         given_back = claims.unregister_worker(board.worker)
@@ -78,7 +80,10 @@ def bury(board: Board, code: int) -> None:
 
 
 def exit_of(code: int) -> str:
-    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+    if code >= 0:
+        return f"exited with code {code}"
+    known = -code in set(signal.Signals)
+    return f"ended by {signal.Signals(-code).name if known else f'signal {-code}'}"
 
 
 def died(key: str, lease: int, how: str) -> Failure:

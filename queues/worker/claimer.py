@@ -41,7 +41,7 @@ class Claimer:
         self._worker_id = worker_id
         self._on_gone = on_gone
         self._listener = Listener(queues)
-        self._fault = RecurringFault()
+        self._fault = RecurringFault("cannot claim, trying again")
         self._timeouts = claims.DefaultTimeouts(keep=TIMEOUTS_KEPT_SECONDS)
         self._idle = False
 
@@ -84,6 +84,8 @@ class Claimer:
         if tasks:
             self._idle = False
             self.holdings.add(tasks)
+        elif self._wait_for_limits():
+            self._idle = False
         elif self.drain:
             if nothing_held:
                 self.stopping.set()
@@ -96,6 +98,18 @@ class Claimer:
             self._idle = True
         else:
             self._sleep()
+
+    def _wait_for_limits(self) -> bool:
+        """Where due tasks wait only for a limit: sleep until the next token, or, to drain, the poll."""
+        waiting, next_token = claims.limits_wait(self.queues)
+        if next_token is not None and next_token <= 0:
+            # There is one: something else, such as a cap, is what they wait for.
+            next_token = None
+        poll = settings.QUEUE_POLL_SECONDS
+        if not waiting or (next_token is None and not self.drain):
+            return False
+        self.wake.wait(poll if next_token is None else min(poll, max(0.001, next_token)))
+        return True
 
     def _sleep(self) -> None:
         """Until a notification, room in the buffer, or the poll that makes up for a lost one."""

@@ -69,7 +69,9 @@ class Executors:
     def _run(self, holding: Holding, slot: int) -> None:
         task = holding.task
         handler = registry.find(task.type)
-        if handler is None:
+        if holding.lost:
+            self._done(holding, judge.NOTHING)
+        elif handler is None:
             self._done(holding, judge.no_handler(task))
         elif task.suspect:
             self._done(holding, run_isolated(holding, handler))
@@ -82,6 +84,9 @@ class Executors:
             self._done(holding, judge.call(holding, handler))
 
     def _run_many(self, holdings: list[Holding], handler: registry.Handler, slot: int) -> None:
+        for lost in [holding for holding in holdings if holding.lost]:
+            holdings.remove(lost)
+            self._done(lost, judge.NOTHING)
         for place, holding in enumerate(holdings, slot):
             self._board.begin(place, *holding.key)
         outcomes = judge.call_many(holdings, handler)
@@ -90,6 +95,9 @@ class Executors:
             self._done(holding, outcome)
 
     def _start_coroutine(self, holding: Holding, handler: registry.Handler) -> None:
+        if holding.lost:
+            self._done(holding, judge.NOTHING)
+            return
         if not self._coroutine_slots:
             self.holdings.park(holding)
             return

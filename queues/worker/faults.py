@@ -21,12 +21,14 @@ STATEMENT_UNKNOWN, STATEMENT_KNOWN = "26000", "42P05"
 
 class RecurringFault:
     """Logs why the database refused a verb. Call it from the except clause of a loop that goes on.
+    `what`: what it means to the worker.
 
     A missing SQL function or grant, which no waiting mends, is logged once a minute with its
     remedy; anything else each time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._told: dict[str, float] = {}
 
     def report(self, error: Exception, **fields: Any) -> None:
@@ -39,7 +41,7 @@ class RecurringFault:
                 "set DATABASE_PREPARED_STATEMENTS=false: a transaction pooler is in between"
             )
         if state not in (UNDEFINED_FUNCTION, NO_PRIVILEGE):
-            log.warning("cannot claim, trying again", error=told, **fields)
+            log.warning(self._what, error=told, **fields)
             return
         sentence = told.splitlines()[0]
         now = time.monotonic()

@@ -11,16 +11,16 @@ from datetime import datetime
 import structlog
 from django.db import (
     DatabaseError,
+    DataError,
+    IntegrityError,
     InterfaceError,
-    NotSupportedError,
-    OperationalError,
-    ProgrammingError,
     connection,
     connections,
 )
 
 from queues import claims
 from queues.claims import Completed, Failure
+from queues.worker.faults import RecurringFault
 from queues.worker.holdings import Holding, Holdings
 from queues.worker.outcomes import Nothing, Outcome, Release
 from queues.worker.tell import FAILED, log_batch, tell_finished
@@ -40,6 +40,7 @@ class Finisher:
         self._on_settled = on_settled
         self._outcomes: queue.SimpleQueue[tuple[Outcome, Holding] | None] = queue.SimpleQueue()
         self._abandoned = threading.Event()
+        self._fault = RecurringFault("cannot record outcomes, trying again")
 
     def report(self, outcome: Outcome, holding: Holding) -> None:
         self._outcomes.put((outcome, holding))
@@ -102,22 +103,24 @@ class Finisher:
         pause = 0.1
         while not self._abandoned.is_set():
             try:
-                return _write(outcomes)
-            except (OperationalError, InterfaceError) as error:
-                log.warning("cannot record outcomes, trying again", error=str(error).strip())
-                connection.close()
-                self._abandoned.wait(pause)
-                pause = min(pause * 2, 5.0)
-            except (ProgrammingError, NotSupportedError):
-                # A function is missing, say: that is no outcome's fault. The process ends for it.
-                raise
-            except (DatabaseError, ValueError, TypeError, OverflowError) as error:
+                notes = _write(outcomes)
+                self.holdings.recording = True
+                return notes
+            except (DataError, IntegrityError, ValueError, TypeError, OverflowError) as error:
                 if len(outcomes) > 1:
-                    notes: dict[str, str] = {}
+                    notes = {}
                     for outcome in outcomes:
                         notes |= self._record([outcome])
                     return notes
                 outcomes = [_unrecordable(outcomes[0], error)]
+            except (DatabaseError, InterfaceError) as error:
+                # Whatever else stops us, such as a missing function, is no outcome's fault. Until it
+                # is mended nothing more is claimed: it could not be recorded either.
+                self.holdings.recording = False
+                self._fault.report(error)
+                connection.close()
+                self._abandoned.wait(pause)
+                pause = min(pause * 2, 5.0)
         return {}
 
 

@@ -78,6 +78,8 @@ class Holdings:
         self._finished = 0
         self._samples: deque[tuple[float, int]] = deque()
         self._closed = False
+        # False while outcomes cannot be recorded: then nothing more is claimed.
+        self.recording = True
 
     def room(self) -> int:
         """How many more tasks to claim: what the free threads can take, or what was finished in the
@@ -85,6 +87,8 @@ class Holdings:
 
         A buffer that deep keeps quick handlers busy; slow ones never sit on tasks of others.
         """
+        if not self.recording:
+            return 0
         now = time.monotonic()
         self._samples.append((now, self._finished))
         while self._samples[0][0] < now - RATE_WINDOW_SECONDS and len(self._samples) > 1:

@@ -70,10 +70,13 @@ def _follow(child: subprocess.Popen[bytes], context: TaskContext) -> dict[str, A
             continue
         line = child.stdout.readline()
         if not line:
-            child.wait(STOP_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(STOP_SECONDS)
             return None
         with contextlib.suppress(ValueError):
             told = json.loads(line)
+            if not isinstance(told, dict):
+                continue
             if "progress" in told:
                 context.latest_progress = (told["progress"], told["note"])
             elif "outcome" in told:

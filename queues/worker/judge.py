@@ -20,6 +20,8 @@ from queues.worker.outcomes import Nothing, Outcome, Release
 
 NO_HANDLER_DELAY = timedelta(seconds=15)
 LONGEST_TEXT = 100_000
+NO_DELAY = timedelta(0)
+INTERRUPTED = "Another task of its batch was lost or cancelled; it runs again."
 NOTHING = Nothing()
 
 
@@ -61,6 +63,12 @@ def call_many(holdings: Sequence[Holding], handler: Handler) -> list[Outcome]:
                 f"the batch handler was given {len(contexts)} tasks and returned "
                 f"{_shape(results)}: return None or a list with a result or exception for each"
             )
+    except LostLease:
+        # One of them is another's by now. The others were interrupted for it: they run again.
+        return [
+            NOTHING if c.lost else Release(c.task.key, c.task.lease, NO_DELAY, INTERRUPTED)
+            for c in contexts
+        ]
     except BaseException as error:
         return [of_error(context, error, handler) for context in contexts]
     return [

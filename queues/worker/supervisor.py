@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 
@@ -67,14 +68,24 @@ class Child:
 class Supervisor:
     """Runs `work(orders, board)` in so many processes until they end or a signal comes.
 
-    `slots`: how many tasks one of them can run at once.
+    `slots`: how many tasks one of them can run at once. `may_end`: one that ends by itself, without
+    a fault, is not replaced.
     """
 
-    def __init__(self, work: Callable[[Orders, Board], int], processes: int, slots: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[Orders, Board], int],
+        processes: int,
+        slots: int,
+        *,
+        may_end: bool = False,
+    ) -> None:
         self._work = work
+        self._may_end = may_end
         self._processes = processes
         self._slots = slots
         self._children: dict[int, Child] = {}
+        self._buriers: list[int] = []
         self._due: list[tuple[float, int]] = []
         self._pauses = dict.fromkeys(range(processes), FIRST_PAUSE)
         self._signals = 0
@@ -96,7 +107,7 @@ class Supervisor:
         gc.freeze()
         for number in range(self._processes):
             self._start(number)
-        while self._children or self._due:
+        while self._children or self._due or self._buriers:
             self._reap()
             if self._signals:
                 self._due = []
@@ -127,13 +138,11 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             random.seed()
-            code = 1
-            try:
-                code = self._work(Orders(read), board)
-            finally:
-                os._exit(code)
+            _end_with(lambda: self._work(Orders(read), board))
         os.close(read)
         self._children[pid] = Child(number, pid, write, time.monotonic(), board)
+        if self._signals:
+            os.write(write, STOP)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -143,6 +152,7 @@ class Supervisor:
                 os.write(child.pipe, STOP if self._signals == 1 else AT_ONCE)
 
     def _reap(self) -> None:
+        self._buriers = [pid for pid in self._buriers if os.waitpid(pid, os.WNOHANG)[0] == 0]
         for pid in list(self._children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
@@ -155,17 +165,14 @@ class Supervisor:
         """In a process of its own: what later workers are forked from must hold no connection."""
         pid = os.fork()
         if pid == 0:
-            try:
-                bury(board, code)
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
+            _end_with(lambda: bury(board, code))
+        self._buriers.append(pid)
 
     def _after(self, child: Child, code: int) -> None:
         """A worker that died is replaced, after a pause that grows while it keeps dying."""
         if code not in (0, RECYCLE):
             self._bury(child.board, code)
-        if code == 0 or self._signals:
+        if (code == 0 and self._may_end) or self._signals:
             self._worst = max(self._worst, abs(code) if code != RECYCLE else 0)
             return
         if code == RECYCLE:
@@ -177,3 +184,14 @@ class Supervisor:
         self._pauses[child.number] = min(pause * 2, LONGEST_PAUSE)
         log.error("worker process died; starting another", pid=child.pid, code=code, pause=pause)
         self._due.append((time.monotonic() + pause, child.number))
+
+
+def _end_with(work: Callable[[], int | None]) -> NoReturn:
+    """In a forked process: do its work and end with its exit code, whatever happens."""
+    code = 1
+    try:
+        code = work() or 0
+    except BaseException:
+        log.critical("worker process could not run", exc_info=True)
+    finally:
+        os._exit(code)

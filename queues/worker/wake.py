@@ -35,5 +35,7 @@ class Wake:
 
     def wait(self, seconds: float, *files: int) -> list[int]:
         """Wait until set, until one of `files` can be read, or for so long; those that can be."""
-        readable, _, _ = select.select([self._read, *files], [], [], seconds)
-        return [file for file in readable if file != self._read]
+        poll = select.poll()
+        for file in (self._read, *files):
+            poll.register(file, select.POLLIN)
+        return [file for file, _ in poll.poll(seconds * 1000) if file != self._read]

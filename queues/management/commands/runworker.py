@@ -72,6 +72,7 @@ class Command(BaseCommand):
         supervisor = Supervisor(
             lambda orders, board: Worker(chosen, orders, board).run(),
             options["processes"],
+            may_end=options["drain"],
             slots=chosen.concurrency * registry.largest_batch() + registry.COROUTINES,
         )
         sys.exit(supervisor.run())

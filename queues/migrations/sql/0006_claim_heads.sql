@@ -12,6 +12,7 @@ DECLARE
     v_heads jsonb := v_all -> p_queue;
     v_begun timestamptz := clock_timestamp();
     v_took interval;
+    v_at jsonb;
     v record;
 BEGIN
     IF v_begun < (v_heads ->> 'rescan_at')::timestamptz THEN
@@ -27,16 +28,18 @@ BEGIN
         END IF;
         RETURN CASE WHEN v.id IS NULL THEN '{}'::jsonb END;
     END IF;
-    v_heads := jsonb_build_object(
-        'rescan_at', clock_timestamp() + greatest(interval '2 s', 20 * v_took),
-        'at', coalesce(v_heads -> 'at', (
-            -- The priorities in use: their removed entries lie before the first task that is left.
-            SELECT jsonb_object_agg(d.priority, jsonb_build_array(d.round, d.run_at, d.id)) FROM (
-                SELECT DISTINCT ON (r.priority) r.priority, r.round, r.run_at, r.id FROM (
-                    SELECT f.* FROM tasks f WHERE f.status = 'completed' ORDER BY f.completed_at DESC, f.id DESC LIMIT 1000) r
-                 WHERE r.queue = p_queue ORDER BY r.priority, r.round DESC, r.run_at DESC, r.id DESC) d), '{}')
-            || CASE WHEN v.id IS NULL THEN '{}'
-                    ELSE jsonb_build_object(v.priority, jsonb_build_array(v.round, v.run_at, v.id)) END);
+    v_at := coalesce(v_heads -> 'at', (
+        -- The priorities in use: their removed entries lie before the first task that is left.
+        SELECT jsonb_object_agg(d.priority, jsonb_build_array(d.round, d.run_at, d.id)) FROM (
+            SELECT DISTINCT ON (r.priority) r.priority, r.round, r.run_at, r.id FROM (
+                SELECT f.* FROM tasks f WHERE f.status = 'completed' ORDER BY f.completed_at DESC, f.id DESC LIMIT 1000) r
+             WHERE r.queue = p_queue ORDER BY r.priority, r.round DESC, r.run_at DESC, r.id DESC) d), '{}');
+    IF v.id IS NOT NULL THEN
+        -- What this walk did not reach is walked anew when its turn comes.
+        v_at := coalesce((SELECT jsonb_object_agg(o.key, o.value) FROM jsonb_each(v_at) o WHERE o.key::integer > v.priority), '{}')
+                || jsonb_build_object(v.priority, jsonb_build_array(v.round, v.run_at, v.id));
+    END IF;
+    v_heads := jsonb_build_object('rescan_at', clock_timestamp() + greatest(interval '2 s', 20 * v_took), 'at', v_at);
     PERFORM set_config('opsconsole.claim_heads', (v_all || jsonb_build_object(p_queue, v_heads))::text, false);
     RETURN v_heads;
 END

@@ -50,6 +50,10 @@ BEGIN
                AND (SELECT id FROM tasks WHERE queue = name AND status = 'pending'
                      ORDER BY queue, priority DESC, round, run_at, id LIMIT 1) IS NOT NULL
              ORDER BY name FOR NO KEY UPDATE);
+        -- The wait for those rows may have outlived the worker.
+        IF v_locked <> '{}' AND (SELECT status FROM workers WHERE id = p_worker) = 'gone' THEN
+            RETURN;
+        END IF;
     END IF;
     FOREACH q IN ARRAY coalesce(v_queues, '{}') LOOP
         EXIT WHEN v_left = 0;

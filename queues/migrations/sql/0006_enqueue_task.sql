@@ -27,6 +27,8 @@ DECLARE
     v_run_at constant timestamptz := coalesce(p_run_at, v_now);
     v_id uuid;
 BEGIN
+    -- Whatever the caller's session has set there.
+    PERFORM set_config('opsconsole.checked_queue', '', true);
     IF cardinality(p_after) > 0 THEN
         RETURN QUERY SELECT * FROM enqueue_after(
             p_type, p_payload, p_queue, p_priority, v_run_at, p_dedupe_key, p_after, p_on_failure, p_tenant_id,

@@ -13,6 +13,8 @@ DECLARE
     v_ids uuid[];
     q queues;
 BEGIN
+    -- Whatever the caller's session has set there.
+    PERFORM set_config('opsconsole.checked_queue', '', true);
     SELECT e.ordinality AS n, k AS key INTO v
       FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e, jsonb_object_keys(e.value) k
      WHERE k NOT IN ('type', 'payload', 'queue', 'priority', 'run_at', 'delay', 'dedupe_key', 'after', 'on_failure',
@@ -64,7 +66,9 @@ BEGIN
     END LOOP;
 
     FOR v IN SELECT e.ordinality::integer AS n, e.value AS v FROM jsonb_array_elements(p_tasks) WITH ORDINALITY e
-              WHERE e.value ?| ARRAY['dedupe_key', 'after'] ORDER BY e.ordinality LOOP
+              WHERE e.value ?| ARRAY['dedupe_key', 'after'] 
+              -- In one order of keys for all callers: else two with the same keys deadlock.
+              ORDER BY e.value ->> 'tenant_id', e.value ->> 'type', e.value ->> 'dedupe_key', e.ordinality LOOP
         RETURN QUERY
         SELECT v.n, t.id, t.created FROM enqueue_task(
             v.v ->> 'type', v.v -> 'payload', coalesce(v.v ->> 'queue', 'default'), (v.v ->> 'priority')::integer,

@@ -8,6 +8,7 @@ DECLARE
     v_today constant date := clock_timestamp() AT TIME ZONE 'UTC';
     v_oldest constant date := (clock_timestamp() - (SELECT max(q.keep_for) FROM queues q)) AT TIME ZONE 'UTC';
     v_name text;
+    v_role text;
     v_start timestamptz;
     v_end timestamptz;
     v_made integer := 0;
@@ -25,6 +26,12 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE TABLE %I (LIKE tasks_archive INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)', v_name);
             EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_name);
+            -- What a hosting service grants by default on new tables is taken back.
+            EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', v_name);
+            FOR v_role IN SELECT r.rolname FROM pg_roles r
+                           WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'opsconsole_worker') LOOP
+                EXECUTE format('REVOKE ALL ON %I FROM %I', v_name, v_role);
+            END LOOP;
             EXECUTE format(
                 'WITH gone AS (DELETE FROM tasks_archive_default d WHERE d.completed_at >= %L AND d.completed_at < %L RETURNING d.*)
                  INSERT INTO %I (%s) SELECT %4$s FROM gone', v_start, v_end, v_name, task_columns());

@@ -24,7 +24,7 @@ BEGIN
     RETURN QUERY
     UPDATE tasks t
        SET status = 'scheduled', worker_id = NULL, lost = t.lost + s.blamed, progress = NULL, progress_note = NULL,
-           run_at = clock_timestamp() + retry_delay(t.lost, '2 seconds'),
+           run_at = clock_timestamp() + retry_delay(t.lost::integer, interval '2 seconds', interval '1 hour'),
            error = lost_sentence(s.reason, t.worker_id, t.lost + s.blamed), error_fingerprint = 'lost: ' || s.reason,
            errors = add_error(t.errors, attempt_record(t.attempts, t.worker_id, t.started_at,
                jsonb_build_object('class', 'Lost', 'message', s.reason))),

@@ -11,6 +11,8 @@ DECLARE
     v_new uuid[] := ARRAY(SELECT new_task_id() FROM unnest(v_ids));
     v_missing uuid[];
 BEGIN
+    -- Whatever the caller's session has set there.
+    PERFORM set_config('opsconsole.checked_queue', '', true);
     PERFORM require_read_committed();
     -- One at a time with retry_tasks, which says why.
     PERFORM pg_advisory_xact_lock(hashtextextended('retry_tasks', 0));

@@ -4,12 +4,15 @@ CREATE OR REPLACE FUNCTION set_priority(p_ids uuid[], p_priority integer)
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
 LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
+DECLARE
+    v_changed uuid[];
 BEGIN
     PERFORM require_read_committed();
     IF p_priority IS NULL OR p_priority NOT BETWEEN -100 AND 100 THEN
         RAISE EXCEPTION 'A priority is a whole number from -100 to 100.' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
+    v_changed := ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (p_ids) AND t.status || '' = 'pending' AND t.priority <> p_priority);
     RETURN QUERY
     WITH judged AS MATERIALIZED (
         SELECT DISTINCT ON (r.id) r.id, t.status, t.priority, CASE
@@ -24,5 +27,6 @@ BEGIN
     SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''), coalesce(j.status, ''),
            coalesce(j.note, 'priority ' || j.priority || ' → ' || p_priority)
       FROM judged j ORDER BY j.id;
+    PERFORM assign_rounds(v_changed);
 END
 $$;

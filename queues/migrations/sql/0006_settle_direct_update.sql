@@ -3,6 +3,7 @@
 CREATE OR REPLACE FUNCTION settle_direct_update() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
+    PERFORM require_read_committed();
     PERFORM settle_dependants(ARRAY[NEW.id]);
     RETURN NULL;
 END

@@ -21,26 +21,31 @@ DECLARE
     v_limited text[];
     v_locked text[];
     v_due timestamptz;
-    v_worker workers;
+    v_kind text;
+    v_status text;
+    v_idle boolean;
     q queues;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM require_read_committed();
     END IF;
-    SELECT * INTO v_worker FROM workers WHERE id = p_worker;
-    IF v_worker.kind IS DISTINCT FROM 'process' OR v_worker.status <> 'alive' THEN
+    -- In one statement: each costs a lone claim as much as the search for its task.
+    SELECT w.kind, w.status, w.idle_since IS NOT NULL, x.queues, x.limited,
+           (SELECT run_at FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1)
+      INTO v_kind, v_status, v_idle, v_queues, v_limited, v_due
+      FROM (SELECT array_agg(n ORDER BY coalesce(array_position(p_queues, n.name), 0), n.name) AS queues,
+                   array_agg(n.name) FILTER (WHERE n.max_concurrent IS NOT NULL OR n.max_per_tenant IS NOT NULL
+                                                OR n.rate_limit IS NOT NULL OR p_tenant_cap IS NOT NULL) AS limited
+              FROM queues n WHERE p_queues IS NULL OR n.name = ANY (p_queues)) x
+      LEFT JOIN workers w ON w.id = p_worker;
+    IF v_kind IS DISTINCT FROM 'process' OR v_status <> 'alive' THEN
         IF seat_worker(p_worker) <> 'alive' THEN
             RETURN;
         END IF;
     END IF;
-    SELECT run_at INTO v_due FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1;
     IF v_due <= clock_timestamp() THEN
         PERFORM promote_due();
     END IF;
-    SELECT array_agg(x ORDER BY coalesce(array_position(p_queues, x.name), 0), x.name),
-           array_agg(x.name) FILTER (WHERE x.max_concurrent IS NOT NULL OR x.max_per_tenant IS NOT NULL
-                                        OR x.rate_limit IS NOT NULL OR p_tenant_cap IS NOT NULL)
-      INTO v_queues, v_limited FROM queues x WHERE p_queues IS NULL OR x.name = ANY (p_queues);
     IF v_limited IS NOT NULL THEN
         -- Limited queues are locked by name, whatever order the caller tries them in: else two deadlock.
         -- Those without work stay unlocked, so that claimers of other queues do not wait for each other.
@@ -77,7 +82,7 @@ BEGIN
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
     END LOOP;
-    IF v_left < p_limit AND (v_worker.idle_since IS NOT NULL OR v_worker.kind IS DISTINCT FROM 'process') THEN
+    IF v_left < p_limit AND (v_idle OR v_kind IS DISTINCT FROM 'process') THEN
         UPDATE workers SET idle_since = NULL WHERE id = p_worker AND idle_since IS NOT NULL;
     END IF;
 END

@@ -1,11 +1,12 @@
 -- Where claims of a queue should begin, as {"rescan_at", "at": {priority: [round, run_at, id]}}; null: at
 -- the front of the index, as always when nothing pins the vacuum horizon; {}: nothing is pending. While a long transaction
 -- does, the entries of tasks claimed before cannot be removed, and every claim would walk over them all.
--- A walk that takes longer than half a millisecond makes the session remember how far it came. That is a
+-- A walk that takes longer than half a millisecond (3 ms for a small claim, which a cold start alone may
+-- take longer) makes the session remember how far it came. That is a
 -- hint in the session's own memory: a table would collect dead rows like the index itself. What lands
 -- behind it (a late commit, a released task) is found by a walk from the front every 2 s, or as often as
 -- 5 % of the time allows.
-CREATE OR REPLACE FUNCTION claim_heads(p_queue text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION claim_heads(p_queue text, p_limit integer) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_all jsonb := coalesce(nullif(current_setting('opsconsole.claim_heads', true), ''), '{}')::jsonb;
@@ -22,7 +23,7 @@ BEGIN
      WHERE t.queue = p_queue AND t.status = 'pending'
      ORDER BY t.queue, t.priority DESC, t.round, t.run_at, t.id LIMIT 1;
     v_took := clock_timestamp() - v_begun;
-    IF v_took < interval '0.5 ms' THEN
+    IF v_took < (CASE WHEN p_limit < 100 THEN interval '3 ms' ELSE interval '0.5 ms' END) THEN
         IF v_heads IS NOT NULL THEN
             PERFORM set_config('opsconsole.claim_heads', (v_all - p_queue)::text, false);
         END IF;

@@ -24,7 +24,7 @@ BEGIN
         END LOOP;
         RETURN v_picked;
     END IF;
-    v_heads := claim_heads(p_queue);
+    v_heads := claim_heads(p_queue, p_limit);
     IF v_heads = '{}' THEN
         RETURN '{}';
     ELSIF v_heads IS NULL THEN

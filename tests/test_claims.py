@@ -1,5 +1,6 @@
 """The life of a task through the verbs of a worker, each fenced by its lease."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -382,3 +383,27 @@ def test_claims_refuse_other_isolation_levels(transactional_db):
                 cursor.execute("SELECT * FROM claim_tasks('w')")
         finally:
             cursor.execute("ROLLBACK")
+
+
+def test_what_waits_behind_a_claims_hint_is_found(sql):
+    """A pinned vacuum horizon makes a session remember where to begin; see claim_heads.sql."""
+
+    def hint(rescan_at, again_at):
+        head = [0, "2098-01-01", "00000000-0000-0000-0000-000000000000"]
+        heads = {"rescan_at": rescan_at, "again_at": again_at, "at": {"0": head}}
+        sql(
+            "SELECT set_config('opsconsole.claim_heads', %s, false)",
+            json.dumps({"default": heads}),
+        )
+
+    try:
+        made = [enqueue("t").id]
+        hint(rescan_at="2098-01-01", again_at="2000-01-01")
+        assert [task.id for task in claim()] == made, "a claim that finds nothing looks again"
+        made = [enqueue("t").id]
+        hint(rescan_at="2098-01-01", again_at="2098-01-01")
+        assert claim() == [], "but no more often than it can afford"
+        hint(rescan_at="2000-01-01", again_at="2098-01-01")
+        assert [task.id for task in claim()] == made
+    finally:
+        sql("SELECT set_config('opsconsole.claim_heads', '', false)")

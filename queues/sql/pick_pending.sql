@@ -1,6 +1,6 @@
 -- Locks up to p_limit pending tasks of a queue, first in claim order, and gives their ids.
 -- p_tenants: only theirs, found by the index of their lanes.
-CREATE OR REPLACE FUNCTION pick_pending(p_queue text, p_limit integer, p_tenants text[] DEFAULT NULL) RETURNS uuid[]
+CREATE OR REPLACE FUNCTION pick_pending(p_queue text, p_limit integer, p_tenants text[] DEFAULT NULL, p_again boolean DEFAULT true) RETURNS uuid[]
 LANGUAGE plpgsql AS $$
 DECLARE
     v_heads jsonb;
@@ -44,6 +44,11 @@ BEGIN
         v_top := v.priority - 1;
     END LOOP;
     v_picked := v_picked || pick_between(p_queue, v_top, -100, p_limit - cardinality(v_picked));
+    IF v_picked = '{}' AND p_again AND clock_timestamp() >= (v_heads ->> 'again_at')::timestamptz THEN
+        -- Something may wait behind the hints. Who finds nothing has the time to look from the front.
+        PERFORM set_config('opsconsole.claim_heads', (current_setting('opsconsole.claim_heads')::jsonb - p_queue)::text, false);
+        RETURN pick_pending(p_queue, p_limit, p_tenants, false);
+    END IF;
     PERFORM move_heads(p_queue, v_picked);
     RETURN v_picked;
 END

@@ -1,11 +1,11 @@
--- Where claims of a queue should begin, as {"rescan_at", "at": {priority: [round, run_at, id]}}; null: at
+-- Where claims of a queue should begin, as {"rescan_at", "again_at", "at": {priority: [round, run_at, id]}}; null: at
 -- the front of the index, as always when nothing pins the vacuum horizon; {}: nothing is pending. While a long transaction
 -- does, the entries of tasks claimed before cannot be removed, and every claim would walk over them all.
 -- A walk that takes longer than half a millisecond (3 ms for a small claim, which a cold start alone may
 -- take longer) makes the session remember how far it came. That is a
 -- hint in the session's own memory: a table would collect dead rows like the index itself. What lands
--- behind it (a late commit, a released task) is found by a walk from the front every 2 s, or as often as
--- 5 % of the time allows.
+-- behind it (a late commit, a released task) is found by a walk from the front: every 2 s, or as often as
+-- 5 % of the time allows, and by a claim that finds nothing else (again_at).
 CREATE OR REPLACE FUNCTION claim_heads(p_queue text, p_limit integer) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -40,7 +40,10 @@ BEGIN
         v_at := coalesce((SELECT jsonb_object_agg(o.key, o.value) FROM jsonb_each(v_at) o WHERE o.key::integer > v.priority), '{}')
                 || jsonb_build_object(v.priority, jsonb_build_array(v.round, v.run_at, v.id));
     END IF;
-    v_heads := jsonb_build_object('rescan_at', clock_timestamp() + greatest(interval '2 s', 20 * v_took), 'at', v_at);
+    v_heads := jsonb_build_object(
+        'rescan_at', clock_timestamp() + greatest(interval '2 s', 20 * v_took),
+        'again_at', clock_timestamp() + CASE WHEN v_took < interval '5 ms' THEN interval '0' ELSE 20 * v_took END,
+        'at', v_at);
     PERFORM set_config('opsconsole.claim_heads', (v_all || jsonb_build_object(p_queue, v_heads))::text, false);
     RETURN v_heads;
 END

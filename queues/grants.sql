@@ -41,7 +41,7 @@ DECLARE
         'settle_completed', 'has_dependants', 'know_queue', 'keep_used_queue', 'guard_insert', 'guard_update', 'task_fault',
         'refuse_task', 'require_queue', 'jsonb_too_large', 'enqueue_once',
         'enqueue_after', 'live_task_of', 'next_round', 'assign_rounds',
-        'wake_queues_of', 'absence', 'dedupe_conflicts'];
+        'wake_queues_of', 'plan_for', 'absence', 'dedupe_conflicts'];
 BEGIN
     FOR v_function, v_name IN
         SELECT p.oid::regprocedure, p.proname FROM pg_proc p

@@ -63,6 +63,7 @@ FUNCTIONS = [
     "pick_lanes",
     "pick_limited",
     "pick_pending",
+    "plan_for",
     "predecessor_states",
     "promote_due",
     "queue_overview",

@@ -4,7 +4,7 @@
 -- is left alone. Gives for each task what was done or why it was skipped. Error 22023 without a reason.
 CREATE OR REPLACE FUNCTION release_held(p_ids uuid[], p_reason text, p_leases bigint[] DEFAULT NULL)
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = on SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM require_read_committed();
@@ -12,6 +12,7 @@ BEGIN
         RAISE EXCEPTION 'Releasing a task that a worker holds needs a reason.' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
+    PERFORM plan_for(cardinality(p_ids));
     RETURN QUERY
     WITH judged AS MATERIALIZED (
         SELECT DISTINCT ON (r.id) r.id, t.status, CASE
@@ -29,6 +30,7 @@ BEGIN
     SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
            CASE WHEN j.note IS NULL THEN 'pending' ELSE coalesce(j.status, '') END, coalesce(j.note, '')
       FROM judged j ORDER BY j.id;
+    PERFORM plan_for(1);
     PERFORM wake_queues_of(p_ids);
 END
 $$;

@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION requeue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT NULL, p_force boolean DEFAULT false,
                                          p_silence interval DEFAULT '30 seconds')
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = on SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_due uuid[];
@@ -12,6 +12,7 @@ BEGIN
     PERFORM require_read_committed();
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
     v_due := ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (p_ids) AND t.status || '' = 'scheduled');
+    PERFORM plan_for(cardinality(p_ids));
     RETURN QUERY
     WITH asked AS (
         SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status,
@@ -40,6 +41,7 @@ BEGIN
     SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
            CASE WHEN j.note IS NULL THEN 'pending' ELSE coalesce(j.status, '') END, coalesce(j.note, j.reason, '')
       FROM judged j ORDER BY j.id;
+    PERFORM plan_for(1);
     PERFORM assign_rounds(v_due);
     PERFORM wake_queues_of(p_ids);
 END

@@ -2,7 +2,7 @@
 -- each task what was done (note: from which to which) or why it was skipped. Error 22023 out of range.
 CREATE OR REPLACE FUNCTION set_priority(p_ids uuid[], p_priority integer)
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = on SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_changed uuid[];
@@ -13,6 +13,7 @@ BEGIN
     END IF;
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
     v_changed := ARRAY(SELECT t.id FROM tasks t WHERE t.id = ANY (p_ids) AND t.status || '' = 'pending' AND t.priority <> p_priority);
+    PERFORM plan_for(cardinality(p_ids));
     RETURN QUERY
     WITH judged AS MATERIALIZED (
         SELECT DISTINCT ON (r.id) r.id, t.status, t.priority, CASE
@@ -27,6 +28,7 @@ BEGIN
     SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''), coalesce(j.status, ''),
            coalesce(j.note, 'priority ' || j.priority || ' → ' || p_priority)
       FROM judged j ORDER BY j.id;
+    PERFORM plan_for(1);
     PERFORM assign_rounds(v_changed);
 END
 $$;

@@ -4,11 +4,12 @@
 -- Gives for each task what was done (note: why it was stuck) or why it was skipped.
 CREATE OR REPLACE FUNCTION rescue_tasks(p_ids uuid[], p_leases bigint[] DEFAULT NULL, p_silence interval DEFAULT '30 seconds')
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = on SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM require_read_committed();
     PERFORM FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR NO KEY UPDATE;
+    PERFORM plan_for(cardinality(p_ids));
     RETURN QUERY
     WITH asked AS (
         SELECT DISTINCT ON (r.id) r.id, r.lease AS seen, t.lease, t.status,
@@ -35,6 +36,7 @@ BEGIN
     SELECT j.id, CASE WHEN j.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(j.status, ''),
            CASE WHEN j.note IS NULL THEN 'pending' ELSE coalesce(j.status, '') END, coalesce(j.note, j.reason, '')
       FROM judged j ORDER BY j.id;
+    PERFORM plan_for(1);
     PERFORM wake_queues_of(p_ids);
 END
 $$;

@@ -4,7 +4,7 @@
 -- is skipped, and so is what waits on it. Archived ones come back from the archive. Gives for each task what was done or why it was skipped.
 CREATE OR REPLACE FUNCTION retry_tasks(p_ids uuid[], p_dependants boolean DEFAULT false)
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = on SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_ids uuid[] := ARRAY(SELECT DISTINCT i FROM unnest(p_ids) i WHERE i IS NOT NULL ORDER BY i);
@@ -29,6 +29,7 @@ BEGIN
     PERFORM FROM tasks t
       WHERE t.id = ANY (v_ids || ARRAY(SELECT d.predecessor_id FROM task_dependencies d WHERE d.task_id = ANY (v_ids)))
       ORDER BY t.id FOR NO KEY UPDATE;
+    PERFORM plan_for(cardinality(v_ids));
     LOOP
         WITH RECURSIVE asked AS MATERIALIZED (
             SELECT i.id, t.status, coalesce(t.status IN ('failed', 'cancelled'), false) AS legal
@@ -81,8 +82,10 @@ BEGIN
             NULL;
         END;
     END LOOP;
+    PERFORM plan_for(1);
     PERFORM assign_rounds(v_back);
     PERFORM wake_queues_of(v_back);
+    PERFORM plan_for(cardinality(v_ids));
     RETURN QUERY
     SELECT r.id, CASE WHEN r.note IS NULL THEN 'done' ELSE 'skipped' END, coalesce(r.before, ''),
            coalesce(t.status, ''), coalesce(r.note, '')

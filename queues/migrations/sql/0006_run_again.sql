@@ -4,7 +4,7 @@
 -- was skipped.
 CREATE OR REPLACE FUNCTION run_again(p_ids uuid[])
 RETURNS TABLE (id uuid, outcome text, before text, after text, note text)
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = on SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_ids uuid[] := ARRAY(SELECT DISTINCT i FROM unnest(p_ids) i WHERE i IS NOT NULL ORDER BY i);
@@ -21,6 +21,7 @@ BEGIN
     v_missing := ARRAY(
         SELECT unnest(v_ids)
         EXCEPT SELECT l.id FROM (SELECT t.id FROM tasks t WHERE t.id = ANY (v_ids) ORDER BY t.id FOR KEY SHARE) l);
+    PERFORM plan_for(cardinality(p_ids));
     RETURN QUERY
     WITH source AS MATERIALIZED (
         SELECT t.id, t.status, t.queue, t.type, t.payload, t.priority, t.tenant_id, t.dedupe_key, t.max_attempts,
@@ -48,6 +49,7 @@ BEGIN
     SELECT j.asked, CASE WHEN m.id IS NULL THEN 'skipped' ELSE 'done' END, coalesce(j.status, ''), coalesce(j.status, ''),
            coalesce(j.note, m.id::text, 'another live task holds its dedupe key ' || j.dedupe_key)
       FROM judged j LEFT JOIN made m ON m.id = j.new_id ORDER BY j.asked;
+    PERFORM plan_for(1);
     PERFORM assign_rounds(v_new);
     PERFORM wake_queues_of(v_new);
 END

@@ -487,14 +487,17 @@ def test_twenty_thousand_tasks_take_seconds(sql, monkeypatch, verb, status, act)
         verb, "processing"
     )
     keys = {"dedupe_key": "'k' || n"} if verb in ("retry", "run again") else {}
+    # The planner's statistics are those of a table that was analysed while it was empty.
+    sql("INSERT INTO tasks (type) SELECT 't' FROM generate_series(1, 2000)")
+    sql("DELETE FROM tasks")
+    sql("ANALYZE tasks")
     fill(sql, status, MANY, **keys)
     Worker.objects.update(status="gone")
     ids = list(Task.objects.values_list("id", flat=True))
-    began = time.monotonic()
+    sql("SET LOCAL statement_timeout = '30s'")
     operation = act(ids) if verb in NEWER_VERBS else act(ids, actor="a")
     assert (operation.done, operation.skipped) == (MANY, 0)
     assert operation.items.filter(outcome="done").count() == MANY
-    assert time.monotonic() - began < 30
 
 
 def test_a_long_chain_is_cancelled_and_retried_in_seconds(sql):

@@ -125,6 +125,11 @@ def worker_idle(worker: str) -> None:
     query("SELECT worker_idle(%s)", [worker])
 
 
+def worker_busy(worker: str) -> None:
+    """Ask not to be notified until the next worker_idle()."""
+    query("SELECT worker_busy(%s)", [worker])
+
+
 def heartbeat(worker: str, held: Sequence[tuple[str, int, float | None]]) -> Pulse:
     """Say that the worker lives and all that it holds: (id, lease, seconds since its handler began).
 

@@ -19,7 +19,7 @@ DECLARE
     v_role text;
     v_verbs constant text[] := ARRAY[
         'enqueue_task', 'enqueue_tasks', 'create_task', 'register_worker', 'claim_tasks', 'claim_next_task',
-        'heartbeat', 'worker_idle', 'unregister_worker', 'complete_task', 'complete_tasks', 'fail_task', 'fail_tasks',
+        'heartbeat', 'worker_idle', 'worker_busy', 'unregister_worker', 'complete_task', 'complete_tasks', 'fail_task', 'fail_tasks',
         'release_tasks', 'report_progress', 'limits_wait', 'claim_export_job', 'claim_job', 'func_claim_available_task',
         'func_update_task_status', 'complete_task_with_timing', 'func_mark_task_failed', 'func_initialize_tasks_table',
         'func_migrate_tasks_for_task_type', 'invoke_bubble_sync_processor', 'invoke_bubble_sync_retry',
@@ -37,7 +37,7 @@ DECLARE
         'set_priority', 'move_tasks', 'release_held', 'rescue_tasks', 'run_again', 'pause_queue', 'resume_queue',
         'archive_finished', 'unarchive_tasks', 'predecessor_states', 'make_archive_partitions', 'drop_old_archives',
         'archive_days', 'task_columns',
-        'claim_from_queue', 'claim_heads', 'move_heads', 'pick_pending', 'pick_between', 'pick_limited', 'pick_lanes',
+        'claim_from_queue', 'lock_limited', 'claim_heads', 'move_heads', 'pick_pending', 'pick_between', 'pick_limited', 'pick_lanes',
         'settle_completed', 'has_dependants', 'know_queue', 'keep_used_queue', 'guard_insert', 'guard_update', 'task_fault',
         'refuse_task', 'require_queue', 'jsonb_too_large', 'enqueue_once',
         'enqueue_after', 'live_task_of', 'next_round', 'assign_rounds',

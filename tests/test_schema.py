@@ -60,6 +60,7 @@ WORKERS_VERBS = [
     "claim_next_task()",
     "heartbeat('w')",
     "worker_idle('w')",
+    "worker_busy('w')",
     "unregister_worker('w')",
     "complete_tasks('{}', '{}')",
     "complete_task(new_task_id(), 1)",

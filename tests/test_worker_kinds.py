@@ -321,7 +321,10 @@ def test_no_task_fails_because_a_function_of_the_database_is_missing(run_worker,
     try:
         made = enqueue_many(NewTask(type="echo") for _ in range(20))
         eventually(lambda: "a function of the database is missing" in worker.lines)
-        assert states(map(row, made)) == {("processing", 1, 0): 20}
+        # What it held it goes on holding; what it had not yet claimed then is left to others.
+        held = states(map(row, made))
+        assert set(held) <= {("processing", 1, 0), ("pending", 0, 0)}
+        assert held[("processing", 1, 0)] >= 1
     finally:
         sql("ALTER FUNCTION complete_tasks_gone RENAME TO complete_tasks")
     eventually(settled)

@@ -52,6 +52,7 @@ FUNCTIONS = [
     "know_queue",
     "limits_wait",
     "live_task_of",
+    "lock_limited",
     "lock_with_dependants",
     "make_archive_partitions",
     "move_heads",
@@ -93,6 +94,7 @@ FUNCTIONS = [
     "unarchive_tasks",
     "wake_queues_of",
     "word_to_status",
+    "worker_busy",
 ]
 
 

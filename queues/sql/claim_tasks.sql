@@ -17,72 +17,72 @@ DECLARE
     v_left integer := greatest(p_limit, 0);
     v_ids uuid[];
     v_taken integer;
-    v_queues queues[];
-    v_limited text[];
     v_locked text[];
-    v_due timestamptz;
-    v_kind text;
-    v_status text;
+    v_worker text;
     v_idle boolean;
-    q queues;
+    v_hinted constant boolean := length(current_setting('opsconsole.claim_heads', true)) > 2;
+    v_begun timestamptz;
+    q record;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM require_read_committed();
     END IF;
-    -- In one statement: each costs a lone claim as much as the search for its task.
-    SELECT w.kind, w.status, w.idle_since IS NOT NULL, x.queues, x.limited,
-           (SELECT run_at FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1)
-      INTO v_kind, v_status, v_idle, v_queues, v_limited, v_due
-      FROM (SELECT array_agg(n ORDER BY coalesce(array_position(p_queues, n.name), 0), n.name) AS queues,
-                   array_agg(n.name) FILTER (WHERE n.max_concurrent IS NOT NULL OR n.max_per_tenant IS NOT NULL
-                                                OR n.rate_limit IS NOT NULL OR p_tenant_cap IS NOT NULL) AS limited
-              FROM queues n WHERE p_queues IS NULL OR n.name = ANY (p_queues)) x
-      LEFT JOIN workers w ON w.id = p_worker;
-    IF v_kind IS DISTINCT FROM 'process' OR v_status <> 'alive' THEN
-        IF seat_worker(p_worker) <> 'alive' THEN
-            RETURN;
+    -- All that a claim must know in one statement: each costs a lone claim as much as the search for its task.
+    FOR q IN
+        SELECT n.name, n.paused AND (n.paused_until IS NULL OR n.paused_until > clock_timestamp()) AS paused,
+               n.max_concurrent IS NOT NULL OR n.max_per_tenant IS NOT NULL OR n.rate_limit IS NOT NULL
+               OR p_tenant_cap IS NOT NULL AS limited,
+               CASE w.kind WHEN 'process' THEN w.status END AS worker, w.idle_since IS NOT NULL AS idle,
+               (SELECT run_at FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1) AS due
+          FROM queues n LEFT JOIN workers w ON w.id = p_worker
+         WHERE p_queues IS NULL OR n.name = ANY (p_queues)
+         ORDER BY array_position(p_queues, n.name), n.name LOOP
+        IF v_worker IS NULL THEN
+            v_worker := coalesce(q.worker, 'ephemeral');
+            v_idle := q.idle;
+            EXIT WHEN v_worker <> 'alive' AND seat_worker(p_worker) <> 'alive';
+            IF q.due <= clock_timestamp() THEN
+                PERFORM promote_due();
+            END IF;
         END IF;
-    END IF;
-    IF v_due <= clock_timestamp() THEN
-        PERFORM promote_due();
-    END IF;
-    IF v_limited IS NOT NULL THEN
-        -- Limited queues are locked by name, whatever order the caller tries them in: else two deadlock.
-        -- Those without work stay unlocked, so that claimers of other queues do not wait for each other.
-        v_locked := ARRAY(
-            SELECT name FROM queues
-             WHERE name = ANY (v_limited)
-               AND (SELECT id FROM tasks WHERE queue = name AND status = 'pending'
-                     ORDER BY queue, priority DESC, round, run_at, id LIMIT 1) IS NOT NULL
-             ORDER BY name FOR NO KEY UPDATE);
-        -- The wait for those rows may have outlived the worker.
-        IF v_locked <> '{}' AND (SELECT status FROM workers WHERE id = p_worker) = 'gone' THEN
-            RETURN;
-        END IF;
-    END IF;
-    FOREACH q IN ARRAY coalesce(v_queues, '{}') LOOP
         EXIT WHEN v_left = 0;
-        IF q.name = ANY (v_limited) THEN
+        v_ids := NULL;
+        IF q.limited THEN
+            IF v_locked IS NULL THEN
+                v_locked := lock_limited(p_queues, p_tenant_cap);
+                -- The wait for those rows may have outlived the worker.
+                EXIT WHEN v_locked <> '{}' AND (SELECT status FROM workers WHERE id = p_worker) = 'gone';
+            END IF;
             CONTINUE WHEN q.name <> ALL (v_locked);
             v_ids := pick_limited(q.name, v_left, p_tenants, p_tenant_cap);
-        ELSIF q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()) THEN
+        ELSIF q.paused THEN
             CONTINUE;
-        ELSE
+        ELSIF v_hinted OR v_left >= 100 OR p_tenants IS NOT NULL THEN
             v_ids := pick_pending(q.name, v_left, p_tenants);
         END IF;
         CONTINUE WHEN v_ids = '{}';
+        v_begun := clock_timestamp();
+        -- A small claim is picked and taken in one statement.
         RETURN QUERY
         WITH claimed AS (
             UPDATE tasks t
                SET status = 'processing', lease = t.lease + 1, attempts = t.attempts + 1, worker_id = p_worker,
                    started_at = clock_timestamp(), updated_at = clock_timestamp()
-             WHERE t.id = ANY (v_ids)
+             WHERE t.id = ANY (coalesce(v_ids, ARRAY(
+                SELECT s.id FROM tasks s WHERE v_ids IS NULL AND s.queue = q.name AND s.status = 'pending'
+                 ORDER BY s.queue, s.priority DESC, s.round, s.run_at, s.id LIMIT v_left FOR UPDATE SKIP LOCKED)))
             RETURNING t.*)
         SELECT * FROM claimed ORDER BY priority DESC, round, run_at, id;
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
+        IF v_ids IS NULL AND clock_timestamp() - v_begun > interval '3 ms' + v_taken * interval '0.1 ms' THEN
+            -- Was it the walk? If so, the next one begins where this one came to.
+            PERFORM claim_heads(q.name, v_left);
+        END IF;
     END LOOP;
-    IF v_left < p_limit AND (v_idle OR v_kind IS DISTINCT FROM 'process') THEN
+    -- Who got less than it asked for has room still, and wants to hear of more; who asked for one may have
+    -- done it before the next comes, and says itself when it is busy for longer (worker_busy).
+    IF v_left = 0 AND p_limit > 1 AND (v_idle OR v_worker = 'ephemeral') THEN
         UPDATE workers SET idle_since = NULL WHERE id = p_worker AND idle_since IS NOT NULL;
     END IF;
 END

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -18,6 +20,8 @@ from queues.worker.listener import Listener
 
 log = structlog.get_logger("queues.worker")
 TIMEOUTS_KEPT_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 0.02
+BUSY_SECONDS = 0.05
 
 
 class Claimer:
@@ -44,6 +48,7 @@ class Claimer:
         self._fault = RecurringFault("cannot claim, trying again")
         self._timeouts = claims.DefaultTimeouts(keep=TIMEOUTS_KEPT_SECONDS)
         self._idle = False
+        self._busy_since: float | None = None
 
     def stop(self) -> None:
         self.stopping.set()
@@ -69,10 +74,11 @@ class Claimer:
     def _step(self) -> None:
         self.wake.clear()
         room = 0 if self.draining else self.holdings.room()
-        if room <= 0:
-            self._sleep()
-            return
         worker = self._worker_id()
+        if room <= 0:
+            self._wait_for_room(worker)
+            return
+        self._busy_since = None
         # Asked before the claim: what is settled after it may have released another task.
         nothing_held = not self.holdings.all()
         try:
@@ -82,8 +88,12 @@ class Claimer:
             self._idle = False
             return
         if tasks:
-            self._idle = False
+            # A claim that got all of two or more ended the asking for notifications.
+            self._idle = self._idle and (room == 1 or len(tasks) < room)
             self.holdings.add(tasks)
+            if self._idle:
+                # There was no more. Its handler starts meanwhile, which the search for more would delay.
+                self._sleep(most=LOOK_AGAIN_SECONDS)
         elif self._wait_for_limits():
             self._idle = False
         elif self.drain:
@@ -99,6 +109,19 @@ class Claimer:
         else:
             self._sleep()
 
+    def _wait_for_room(self, worker: str) -> None:
+        """Sleep. Who is busy for longer than a moment asks for no notifications meanwhile."""
+        if not self._idle:
+            self._sleep()
+            return
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        if now < self._busy_since + BUSY_SECONDS:
+            self._sleep(most=BUSY_SECONDS)
+        else:
+            claims.worker_busy(worker)
+            self._idle = False
+
     def _wait_for_limits(self) -> bool:
         """Where due tasks wait only for a limit: sleep until the next token, or, to drain, the poll."""
         waiting, next_token = claims.limits_wait(self.queues)
@@ -111,8 +134,8 @@ class Claimer:
         self.wake.wait(poll if next_token is None else min(poll, max(0.001, next_token)))
         return True
 
-    def _sleep(self) -> None:
+    def _sleep(self, most: float = math.inf) -> None:
         """Until a notification, room in the buffer, or the poll that makes up for a lost one."""
-        seconds = settings.QUEUE_POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
+        seconds = min(most, settings.QUEUE_POLL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
         if self.wake.wait(seconds, *self._listener.files()):
             self._listener.heard()

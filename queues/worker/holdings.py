@@ -66,7 +66,10 @@ class Holdings:
         self.concurrency = concurrency
         # Set when the buffer runs low: the claimer waits on it.
         self.low = low or Wake()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # For executors; all others wait for _changed.
+        self._filled = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         self._buffer: deque[Holding] = deque()
         self._parked: deque[Holding] = deque()
         self._held: set[Holding] = set()
@@ -110,8 +113,8 @@ class Holdings:
             self._weight = weight
             self._held.update(new)
             self._buffer.extend(new)
-            if self._waiting:
-                self._changed.notify_all()
+            # Who is woken for nothing delays the others.
+            self._filled.notify(min(len(new), self._waiting))
 
     def next(self) -> Holding | None:
         """The next task to run, waiting for one; None when closed and empty."""
@@ -120,14 +123,14 @@ class Holdings:
                 holding = self._buffer.popleft()
             except IndexError:
                 self.low.set()
-                with self._changed:
+                with self._filled:
                     self._waiting += 1
-                    self._changed.wait_for(lambda: self._buffer or self._closed)
+                    self._filled.wait_for(lambda: self._buffer or self._closed)
                     self._waiting -= 1
                     if not self._buffer and self._closed:
                         return None
             else:
-                if len(self._buffer) <= self._low_mark:
+                if self._low_mark and len(self._buffer) <= self._low_mark:
                     self.low.set()
                 return holding
 
@@ -172,7 +175,7 @@ class Holdings:
         """These could not be given back: they wait in the buffer as before."""
         with self._changed:
             self._buffer.extendleft(reversed(taken))
-            self._changed.notify_all()
+            self._filled.notify(len(taken))
 
     def take_buffered(self, older_than: float = 0.0) -> list[Holding]:
         """Take tasks out of the buffer that waited this many seconds, to give them back."""
@@ -198,6 +201,7 @@ class Holdings:
         """No more work: executors end when the buffer is empty."""
         with self._changed:
             self._closed = True
+            self._filled.notify_all()
             self._changed.notify_all()
 
     def wait_empty(self, seconds: float) -> bool:

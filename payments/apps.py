@@ -9,6 +9,7 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments import console
+        from payments import chores, console
 
         console.connect()
+        chores.connect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+from collections.abc import Callable
 from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,9 +15,10 @@ from django.core.validators import validate_email
 from django.db import transaction
 from django.db.models import QuerySet
 from django.template.loader import render_to_string
+from django.utils.module_loading import import_string
 
-from payments.ledger import FULFIL
-from payments.models import Transaction
+from payments.ledger import FULFIL, QUEUE
+from payments.models import Fulfilment, Transaction
 from payments.money import format_amount
 from queues.enqueue import enqueue
 from queues.models import DatabaseClock
@@ -27,39 +29,52 @@ if TYPE_CHECKING:
     from queues.worker.context import TaskContext
 
 SEND_RECEIPT = "payments.send_receipt"
+Effect = Callable[[Transaction, "TaskContext"], dict[str, Any]]
 Status = Transaction.Status
 
 
-@handles(FULFIL, max_attempts=10, timeout=60)
+@handles(FULFIL, queue=QUEUE, max_attempts=10, timeout=60)
 def fulfil(ctx: TaskContext) -> dict[str, Any]:
-    """Mark a paid order as fulfilled and enqueue its receipt, once, however often it runs.
+    """Fulfil a paid order, once, however often it runs: do its effect, write that down, and mark it.
 
-    The mark, the receipt's task and this task's completion commit as one. Fails for good when the
-    order is not there or is not paid (it was refunded since).
+    The effect is PAYMENTS_EFFECT's, a function of the transaction's row and the task's context that
+    gives what to write down. It, the record, the mark and this task's completion commit as one, so
+    the function must write to this database only, and enqueue tasks for all else. Fails for good
+    when the order is not there or is not paid (it was refunded since).
     """
+    effect: Effect = import_string(settings.PAYMENTS_EFFECT)
     with transaction.atomic():
         row = _row(ctx, Transaction.objects.select_for_update(no_key=True))
         if row.fulfilled_at is not None:
             result = {"fulfilled": False, "reason": "The order was fulfilled before."}
-        elif row.status != Status.PAID:
+        elif row.status not in (Status.PAID, Status.PARTIALLY_REFUNDED):
             raise Fail(f"Order {row.order_id} is {row.status}, not paid: nothing to fulfil.")
         else:
+            detail = effect(row, ctx)
+            Fulfilment.objects.create(
+                order_id=row.order_id, transaction=row, task_id=ctx.id, detail=detail
+            )
             Transaction.objects.filter(id=row.id).update(
-                fulfilled_at=DatabaseClock(), updated_at=DatabaseClock()
+                fulfilled_at=DatabaseClock(), held_at=None, updated_at=DatabaseClock()
             )
-            receipt = enqueue(
-                SEND_RECEIPT,
-                {"transaction_id": str(row.id)},
-                dedupe_key=f"{row.provider}:{row.order_id}",
-                correlation_id=ctx.correlation_id,
-                tenant_id=ctx.tenant_id,
-            )
-            result = {"fulfilled": True, "receipt_task_id": str(receipt.id)}
+            result = {"fulfilled": True, **detail}
         ctx.complete(result)
     return result
 
 
-@handles(SEND_RECEIPT, max_attempts=8, timeout=60, backoff=30)
+def enqueue_receipt(row: Transaction, ctx: TaskContext) -> dict[str, Any]:
+    """The effect that comes with the product: the order's receipt is mailed by a task."""
+    receipt = enqueue(
+        SEND_RECEIPT,
+        {"transaction_id": str(row.id)},
+        dedupe_key=str(row.id),
+        correlation_id=ctx.correlation_id,
+        tenant_id=ctx.tenant_id,
+    )
+    return {"receipt_task_id": str(receipt.id)}
+
+
+@handles(SEND_RECEIPT, queue=QUEUE, max_attempts=8, timeout=60, backoff=30)
 def send_receipt(ctx: TaskContext) -> dict[str, Any]:
     """Mail the receipt of a paid order. An order without an address gets none: no failure.
 
@@ -67,7 +82,7 @@ def send_receipt(ctx: TaskContext) -> dict[str, Any]:
     same Message-ID, made of the task's id. Fails for good when the address can never be reached.
     """
     row = _row(ctx, Transaction.objects.all())
-    if row.status not in (Status.PAID, Status.REFUNDED):
+    if row.status not in Transaction.SETTLED:
         raise Fail(f"Order {row.order_id} is {row.status}: there is no payment to receipt.")
     if not row.email:
         return {"sent": False, "reason": "The transaction has no e-mail address."}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from datetime import datetime
+from typing import Any, ClassVar, Literal
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-Status = Literal["authorized", "paid", "failed", "refunded"]
+Status = Literal["created", "authorized", "paid", "failed", "partially_refunded", "refunded"]
 
 
 class Rejected(Exception):
@@ -37,13 +38,26 @@ class NotConfigured(Exception):
     """The provider has no webhook secret here, so nothing it sends can be checked."""
 
 
+class ProviderError(Exception):
+    """The provider, asked for its books, refused, failed or did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """What a checkout's callback proves: this payment is one of this order."""
+
+    order_id: str
+    payment_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """What a provider tells in one delivery, in our words.
 
     status: what it says of the order's money; None for an event that is only recorded. With a
-    status, order_id, amount (minor units) and currency are always given. note: what a person should
-    know of an event without a status.
+    status, amount (minor units) and currency are always given, and order_id or payment_id: an event
+    that names no order means the order of its payment. refunded: all that was given back so far.
+    note: what a person should know of an event without a status.
     """
 
     event_id: str
@@ -54,7 +68,39 @@ class Event:
     amount: int | None = None
     currency: str | None = None
     status: Status | None = None
+    refunded: int = 0
     note: str = ""
+
+    def claim(self) -> dict[str, Any]:
+        """What receive_delivery records of it."""
+        return {
+            "status": self.status,
+            "order_id": self.order_id,
+            "payment_id": self.payment_id,
+            "email": self.email,
+            "amount": self.amount,
+            "currency": self.currency,
+            "refunded": self.refunded,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A payment as the provider's books have it, for the comparison with ours.
+
+    `raw`: the provider's own object, kept as the body where a person has it recorded.
+    """
+
+    payment_id: str
+    order_id: str | None
+    status: Status
+    amount: int
+    currency: str
+    refunded: int = 0
+    email: str | None = None
+    created_at: datetime | None = None
+    raw: dict[str, Any]
 
 
 class Provider(ABC):
@@ -68,9 +114,30 @@ class Provider(ABC):
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str]) -> Event:
         """The event in this delivery, which any one of the secrets may have signed.
 
-        Pure: it reads no clock, database or setting. Raises BadSignature when no secret fits,
-        Rejected when the body is not what the provider documents.
+        Reads no database and no setting. Raises BadSignature when no secret fits, Rejected when the
+        body is not what the provider documents.
         """
+
+    def verify_callback(self, fields: Mapping[str, str]) -> Callback:
+        """What the customer's browser brings back from the checkout, its signature checked.
+
+        Raises BadSignature, NotConfigured, or Rejected where the provider has no such callback.
+        """
+        raise Rejected(
+            f"{self.name} signs nothing in the browser; its webhook tells of the payment."
+        )
+
+    def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
+        """The payments made from `since` on and before `until`, asked from the provider.
+
+        Raises NotConfigured without the key for that, ProviderError when the provider does not
+        answer as it should.
+        """
+        raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
+
+    def payments_of(self, order_id: str) -> list[Payment]:
+        """The payments of one order, asked from the provider. Raises as payments() does."""
+        raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
 
 
 def load(name: str) -> Provider:

@@ -1,0 +1,41 @@
+"""The verbs of the ledger."""
+
+from pathlib import Path
+
+from django.db import migrations
+
+from queues.migration_files import run_sql_file
+
+FROZEN = Path(__file__).parent / "sql"
+FUNCTIONS = [
+    "apply_event",
+    "event_contradiction",
+    "expect_order",
+    "fulfil_again",
+    "handle_delivery",
+    "keep_repeat",
+    "ledger_differences",
+    "money_has_come",
+    "moves_forward",
+    "order_of_payment",
+    "payment_fault",
+    "purge_deliveries",
+    "receive_delivery",
+    "reject_delivery",
+    "start_fulfilment",
+]
+# When the money of rows from before came, as far as is known.
+BACKFILL = """
+UPDATE transactions SET paid_at = updated_at WHERE status IN ('paid', 'refunded') AND paid_at IS NULL;
+UPDATE transactions SET refunded = amount WHERE status = 'refunded' AND refunded = 0;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("payments", "0002_ledger"), ("queue", "0006_functions")]
+    operations = [
+        # Functions may name one another: their bodies are checked when they are first called.
+        migrations.RunSQL("SET LOCAL check_function_bodies = off", migrations.RunSQL.noop),
+        *[run_sql_file(f"0003_{name}.sql", folder=FROZEN) for name in FUNCTIONS],
+        migrations.RunSQL(BACKFILL, migrations.RunSQL.noop),
+    ]

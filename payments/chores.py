@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from django.conf import settings
+from datetime import timedelta
 
+from django.conf import settings
+from django.db.models.functions import Now
+
+from payments.models import Reconciliation
 from queues import maintenance
 from queues.database import query
 
+MINUTE = 60.0
 HOUR = 3600.0
 CHUNK = 5000
+RUNS_AT_ONCE = 200
 
 
 def connect() -> None:
     """Plug payments into the workers' maintenance."""
     maintenance.every(HOUR, purge_deliveries)
+    maintenance.every(HOUR, purge_reconciliations)
+    maintenance.every(MINUTE, schedule_reconciliations)
+
+
+def schedule_reconciliations() -> None:
+    """Have each provider with a key asked every PAYMENTS_RECONCILE_HOURS."""
+    # Here: it needs the tasks' handlers, which are found after the apps are ready.
+    from payments.reconcile_task import schedule
+
+    schedule()
 
 
 def purge_deliveries() -> None:
@@ -30,3 +46,12 @@ def purge_deliveries() -> None:
             " make_interval(days => %s), %s)",
             [*days, CHUNK],
         )
+
+
+def purge_reconciliations() -> None:
+    """Delete comparisons, with their rows, after PAYMENTS_KEEP_REPEATS_DAYS: each run finds anew what
+    is still different."""
+    age = timedelta(days=settings.PAYMENTS_KEEP_REPEATS_DAYS)
+    old = Reconciliation.objects.filter(started_at__lt=Now() - age).order_by("id")
+    while ids := list(old.values_list("id", flat=True)[:RUNS_AT_ONCE]):
+        Reconciliation.objects.filter(id__in=ids).delete()

@@ -1,9 +1,11 @@
-"""The tasks that a payment starts: fulfil the order, then send its receipt."""
+"""The tasks that a payment starts: fulfil the order, then send its receipt. Beside them the one that
+compares the ledger with a provider's books."""
 
 from __future__ import annotations
 
 import smtplib
 from collections.abc import Callable
+from datetime import timedelta
 from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,6 +19,7 @@ from django.db.models import QuerySet
 from django.template.loader import render_to_string
 from django.utils.module_loading import import_string
 
+from payments import reconcile_task
 from payments.ledger import FULFIL, QUEUE
 from payments.models import Fulfilment, Transaction
 from payments.money import format_amount
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 SEND_RECEIPT = "payments.send_receipt"
 Effect = Callable[[Transaction, "TaskContext"], dict[str, Any]]
 Status = Transaction.Status
+
+# A provider that fails is asked again for about an hour.
+handles(
+    reconcile_task.RECONCILE, queue=QUEUE, max_attempts=6, timeout=timedelta(hours=1), backoff=60
+)(reconcile_task.run)
 
 
 @handles(FULFIL, queue=QUEUE, max_attempts=10, timeout=60)

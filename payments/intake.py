@@ -9,13 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 
 from payments.models import Transaction, WebhookDelivery
-from payments.providers.base import BadSignature, Event, Provider, Rejected, load, webhook_secrets
+from payments.providers.base import (
+    BadSignature,
+    Event,
+    Provider,
+    Rejected,
+    Status,
+    load,
+    webhook_secrets,
+)
 from queues.clean import dumps, storable_text
 from queues.database import query
 
@@ -107,7 +116,7 @@ def receive_callback(
         payment_id=proven.payment_id,
         amount=row.amount,
         currency=row.currency,
-        status=settings.PAYMENTS_CALLBACK_STATUS,
+        status=cast(Status, settings.PAYMENTS_CALLBACK_STATUS),
     )
     return record(post, event)
 

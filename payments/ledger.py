@@ -53,10 +53,8 @@ def expect_order(
             raise OrderError(f"{name} is a text, not {value!r}.")
     if email is not None and not isinstance(email, str):
         raise OrderError(f"email is a text, not {email!r}.")
-    if any(
-        text != storable_text(text) or not text.isprintable() for text in (order_id, email or "")
-    ):
-        raise OrderError("order_id or email holds a character that cannot be printed.")
+    if not all(text.isprintable() for text in (order_id, currency, provider, email or "")):
+        raise OrderError("A text of the order holds a character that cannot be printed.")
     try:
         [row] = query(
             "SELECT id, created, status, difference FROM expect_order(%s, %s::bigint, %s, %s, %s)",
@@ -82,7 +80,10 @@ def fulfil_again(transaction_id: UUID, *, actor: str, reason: str) -> UUID:
         )
         if outcome == "skipped":
             raise ActRefused(f"Nothing was done: {note}.")
-        _write_down(f"fulfil transaction {transaction_id}", actor, reason)
+        act = write_down(f"fulfil transaction {transaction_id}", actor, reason)
+        act.items.create(
+            task_id=task_id, outcome="done", before="pending", after="pending", note="enqueued"
+        )
     return UUID(str(task_id))
 
 
@@ -101,10 +102,13 @@ def handle_delivery(delivery_id: UUID, *, accept: bool, actor: str, reason: str)
         if outcome == "skipped":
             raise ActRefused(f"Nothing was done: {note}.")
         verb = "accept" if accept else "set aside"
-        _write_down(f"{verb} delivery {delivery_id}", actor, reason)
+        write_down(f"{verb} delivery {delivery_id}", actor, reason)
     return str(note)
 
 
-def _write_down(verb: str, actor: str, reason: str) -> None:
+def write_down(verb: str, actor: str, reason: str) -> Operation:
+    """Keep one act of a person; belongs in the transaction of the act."""
     reason = storable_text(reason)[:2000]
-    Operation.objects.create(verb=verb, actor=actor, reason=reason, requested=1, done=1, skipped=0)
+    return Operation.objects.create(
+        verb=verb, actor=actor, reason=reason, requested=1, done=1, skipped=0
+    )

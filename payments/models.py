@@ -92,7 +92,14 @@ class Transaction(models.Model):
             models.Index("task_id", name="transactions_task", condition=Q(task_id__isnull=False)),
             models.Index("status", F("id").desc(), name="transactions_status"),
             models.Index("provider", F("id").desc(), name="transactions_provider"),
-            models.Index("currency", "paid_at", "amount", name="transactions_totals"),
+            models.Index("currency", "paid_at", "amount", "refunded", name="transactions_totals"),
+            models.Index(
+                "provider",
+                "paid_at",
+                "id",
+                name="transactions_paid",
+                condition=Q(paid_at__isnull=False),
+            ),
             models.Index(
                 "email", F("id").desc(), name="transactions_email", condition=Q(email__isnull=False)
             ),
@@ -171,6 +178,7 @@ class WebhookDelivery(models.Model):
             models.Index("order_id", name="webhook_deliveries_order"),
             models.Index("transaction_id", F("id").desc(), name="webhook_deliveries_of"),
             models.Index("verdict", F("id").desc(), name="webhook_deliveries_verdict"),
+            models.Index("provider", F("id").desc(), name="webhook_deliveries_provider"),
             models.Index(
                 "received_at", name="webhook_deliveries_rejected", condition=Q(verdict="rejected")
             ),

@@ -1,4 +1,4 @@
-from django.urls import path
+from django.urls import include, path
 
 from payments import api, views
 
@@ -7,4 +7,5 @@ urlpatterns = [
     path("webhooks/<str:provider>", views.webhook, name="webhook"),
     path("payments/verify", api.verify, name="verify"),
     path("payments/orders", api.orders, name="orders"),
+    path("payments/", include("payments.console.urls")),
 ]

@@ -7,7 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+from django.db import DatabaseError, InterfaceError
+
 from queues import claims
+
+log = structlog.get_logger("queues.worker")
 
 CHUNK = 5000
 LONGEST_SECONDS = 1.0
@@ -38,7 +43,13 @@ def do_chores() -> None:
         if now >= chore.due:
             # The jitter keeps many workers from doing it in step.
             chore.due = now + chore.seconds * random.uniform(0.8, 1.2)  # noqa: S311
-            chore.work()
+            try:
+                chore.work()
+            except (DatabaseError, InterfaceError):
+                raise
+            except Exception:
+                # A worker whose maintenance ends would end, too, and so would all others.
+                log.exception("chore failed, trying again", chore=chore.work.__qualname__)
 
 
 def archive() -> None:

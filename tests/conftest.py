@@ -205,4 +205,5 @@ def run_worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[...,
         worker.stop(signal.SIGKILL)
 
 
+from tests.fake_providers import books  # noqa: E402, F401
 from tests.foreign import foreign  # noqa: E402, F401

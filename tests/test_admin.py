@@ -11,7 +11,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from payments.models import Transaction, WebhookDelivery
+from payments.models import (
+    Fulfilment,
+    Reconciliation,
+    ReconciliationRow,
+    Transaction,
+    WebhookDelivery,
+)
 from queues.console.verbs import VERBS
 from queues.models import (
     ArchivedTask,
@@ -43,7 +49,12 @@ def one_of_each(make_task):
     TaskDependency.objects.create(task=child, predecessor_id=task.pk, outcome="cancelled")
     operation = Operation.objects.create(verb="retry", actor="a", requested=1, done=1, skipped=0)
     OperationItem.objects.create(operation=operation, task_id=task.pk, outcome="done")
-    Transaction.objects.create(order_id="o1", amount=100)
+    payment = Transaction.objects.create(order_id="o1", amount=100)
+    Fulfilment.objects.create(order_id="o1", transaction=payment)
+    run = Reconciliation.objects.create(provider="razorpay", source="provider")
+    ReconciliationRow.objects.create(
+        reconciliation=run, finding="missing_here", theirs={"token": "hunter2"}
+    )
     ProjectMember.objects.create(project_id="p", user_id="u")
     Endpoint.objects.create(name="bubble_sync", url="https://a.example", secret="SYNC")
     WebhookDelivery.objects.create(

@@ -224,14 +224,14 @@ def test_the_button_of_an_unknown_type_shows_its_tasks(client_of, make_task, typ
     ("fields", "told"),
     [
         (
-            {"created_at": HOUR, "updated_at": HOUR},
-            "1 order paid but not fulfilled The oldest was paid 1 h ago.",
+            {"paid_at": HOUR},
+            "1 order paid but not fulfilled The oldest was paid 1 h ago. Money at risk: INR 1.00.",
         ),
-        ({"created_at": timedelta(seconds=30)}, ""),
-        ({"created_at": HOUR, "fulfilled_at": timedelta(0)}, ""),
+        ({"paid_at": timedelta(seconds=30)}, ""),
+        ({"paid_at": HOUR, "fulfilled_at": timedelta(0)}, ""),
         ({"created_at": HOUR, "status": "authorized"}, ""),
         pytest.param(
-            {"created_at": HOUR, "updated_at": timedelta(0)},
+            {"created_at": HOUR, "paid_at": timedelta(0)},
             "",
             id="created long ago and paid just now",
         ),
@@ -256,9 +256,7 @@ def test_every_button_of_the_verdict_leads_where_its_reader_may_go(
     make_task("processing", started_at=ago(hours=3))
     make_task(queue_id="q")
     make_task("failed")
-    Transaction.objects.create(
-        order_id="o1", amount=100, status="paid", created_at=ago(hours=1), updated_at=ago(hours=1)
-    )
+    Transaction.objects.create(order_id="o1", amount=100, status="paid", paid_at=ago(hours=1))
     client = client_of(group)
     page = client.get("/")
     assert ("1 order paid but not fulfilled" in words(page)) == sees_money

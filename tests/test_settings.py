@@ -13,7 +13,7 @@ READ_BY_MAKE = {"PORT", "CONFIRM"}
 
 def variables_in_settings() -> set[str]:
     text = (BASE_DIR / "opsconsole" / "settings.py").read_text()
-    return set(re.findall(r'\benv(?:\.\w+)?\(\s*"([A-Z_]+)"', text))
+    return set(re.findall(r'\b(?:env(?:\.\w+)?|_choice)\(\s*"([A-Z_]+)"', text))
 
 
 def variables_in_example() -> list[str]:

@@ -89,7 +89,8 @@ class Event:
 class Payment:
     """A payment as the provider's books have it, for the comparison with ours.
 
-    `raw`: the provider's own object, kept as the body where a person has it recorded.
+    `refunded`: all that was given back so far; None where the books do not tell. `raw`: the
+    provider's own object, kept as the body where a person has it recorded.
     """
 
     payment_id: str
@@ -97,7 +98,7 @@ class Payment:
     status: Status
     amount: int
     currency: str
-    refunded: int = 0
+    refunded: int | None = 0
     email: str | None = None
     created_at: datetime | None = None
     raw: dict[str, Any]
@@ -127,6 +128,10 @@ class Provider(ABC):
             f"{self.name} signs nothing in the browser; its webhook tells of the payment."
         )
 
+    def has_key(self) -> bool:
+        """Whether the key is set that its books are asked with."""
+        return False
+
     def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
         """The payments made from `since` on and before `until`, asked from the provider.
 
@@ -135,8 +140,13 @@ class Provider(ABC):
         """
         raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
 
+    def payment(self, payment_id: str) -> Payment | None:
+        """The payment of this id; None where the books have none. Raises as payments() does."""
+        raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
+
     def payments_of(self, order_id: str) -> list[Payment]:
-        """The payments of one order, asked from the provider. Raises as payments() does."""
+        """The payments of one order, none where the provider does not know it. Raises as payments()
+        does."""
         raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from payments.providers.base import Rejected
@@ -52,6 +53,23 @@ def text(parent: dict[str, Any], key: str, *, most: int = 100) -> str:
 def optional_text(parent: dict[str, Any], key: str, *, most: int = 100) -> str | None:
     """The same, or None where it is null, missing or empty."""
     return None if parent.get(key) in (None, "") else text(parent, key, most=most)
+
+
+def lenient_text(parent: dict[str, Any], key: str, *, most: int = 100) -> str | None:
+    """The same, or None also where it is not as it should be: one odd payment must not end the
+    reading of many."""
+    try:
+        return optional_text(parent, key, most=most)
+    except Rejected:
+        return None
+
+
+def moment(parent: dict[str, Any], key: str) -> datetime | None:
+    """Seconds since 1970, or None where there are none."""
+    value = parent.get(key)
+    if not isinstance(value, int) or not 0 < value < 2**33:
+        return None
+    return datetime.fromtimestamp(value, UTC)
 
 
 def amount(parent: dict[str, Any], key: str) -> int:

@@ -1,5 +1,5 @@
-"""Razorpay: webhooks signed with hex HMAC-SHA256 of the raw body, the event's id in a header; a
-callback signed with the key's secret; and its books, asked through its own SDK."""
+"""Razorpay: webhooks signed with hex HMAC-SHA256 of the raw body, the event's id in a header; and a
+callback signed with the key's secret. Its books: razorpay_books.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, cast
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
@@ -20,17 +21,16 @@ from payments.providers.base import (
     NotConfigured,
     Payment,
     Provider,
-    ProviderError,
     Rejected,
     Status,
     header,
 )
 
+if TYPE_CHECKING:
+    from payments.providers.razorpay_books import RazorpayBooks
+
 _HEX_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _MOST_EVENT_ID = 200
-# The most that its API gives at once.
-_PAGE = 100
-_TIMEOUT_SECONDS = 20
 # What Razorpay writes where it was given no address; nobody reads it.
 NO_EMAIL = "void@razorpay.com"
 _STATUS: dict[str, Status] = {
@@ -39,13 +39,6 @@ _STATUS: dict[str, Status] = {
     "order.paid": "paid",
     "payment.failed": "failed",
     "refund.processed": "refunded",
-}
-_BOOKED: dict[str, Status] = {
-    "created": "created",
-    "authorized": "authorized",
-    "captured": "paid",
-    "failed": "failed",
-    "refunded": "refunded",
 }
 
 
@@ -81,28 +74,30 @@ class Razorpay(Provider):
         _check_signature(body, given, [secret], where="field razorpay_signature")
         return Callback(order_id, payment_id)
 
+    def has_key(self) -> bool:
+        return bool(settings.RAZORPAY_KEY_ID and settings.RAZORPAY_KEY_SECRET)
+
     def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
-        client, errors = _client()
-        # Its bounds are whole seconds, both included.
-        span = {"from": int(since.timestamp()), "to": int(until.timestamp()), "count": _PAGE}
-        skip = 0
-        while True:
-            try:
-                items = client.payment.all({**span, "skip": skip})["items"]
-                found = [_booked(item) for item in items]
-            except errors as error:
-                raise ProviderError(f"Razorpay did not give its payments: {error}") from error
-            yield from found
-            skip += len(found)
-            if len(found) < _PAGE:
-                return
+        return self._books.payments(since, until)
+
+    def payment(self, payment_id: str) -> Payment | None:
+        return self._books.payment(payment_id)
 
     def payments_of(self, order_id: str) -> list[Payment]:
-        client, errors = _client()
-        try:
-            return [_booked(item) for item in client.order.payments(order_id)["items"]]
-        except errors as error:
-            raise ProviderError(f"Razorpay did not tell of {order_id}: {error}") from error
+        return self._books.payments_of(order_id)
+
+    @cached_property
+    def _books(self) -> RazorpayBooks:
+        if not self.has_key():
+            raise NotConfigured(
+                "RAZORPAY_KEY_ID or RAZORPAY_KEY_SECRET is empty: set both to ask Razorpay."
+            )
+        # Here: only reconciliation needs Razorpay's client, which takes long to import.
+        from payments.providers.razorpay_books import RazorpayBooks
+
+        return RazorpayBooks(
+            settings.RAZORPAY_KEY_ID, settings.RAZORPAY_KEY_SECRET, settings.RAZORPAY_API_BASE
+        )
 
 
 def _check_signature(
@@ -181,44 +176,3 @@ def _order_hint(content: dict[str, Any]) -> str | None:
         return parse.optional_text(payment, "order_id") or parse.text(payment, "id")
     except Rejected:
         return None
-
-
-def _client() -> tuple[Any, tuple[type[Exception], ...]]:
-    """Razorpay's own client, and what it raises. Imported here: only reconciliation needs it."""
-    key, secret = settings.RAZORPAY_KEY_ID, settings.RAZORPAY_KEY_SECRET
-    if not (key and secret):
-        raise NotConfigured(
-            "RAZORPAY_KEY_ID or RAZORPAY_KEY_SECRET is empty: set both to ask Razorpay."
-        )
-    import razorpay
-    import requests
-
-    client = razorpay.Client(
-        auth=(key, secret), base_url=settings.RAZORPAY_API_BASE, timeout=_TIMEOUT_SECONDS
-    )
-    errors = (
-        *(razorpay.errors.BadRequestError, razorpay.errors.GatewayError),
-        *(razorpay.errors.ServerError, requests.RequestException, KeyError, ValueError, Rejected),
-    )
-    return client, errors
-
-
-def _booked(item: dict[str, Any]) -> Payment:
-    amount = parse.amount(item, "amount")
-    refunded = parse.amount(item, "amount_refunded") if item.get("amount_refunded") else 0
-    status = _BOOKED.get(cast(str, item.get("status")))
-    if status is None:
-        raise Rejected(f"payment {item.get('id')} has the unknown status {item.get('status')!r}.")
-    if status == "paid" and refunded:
-        status = "partially_refunded"
-    return Payment(
-        payment_id=parse.text(item, "id"),
-        order_id=parse.optional_text(item, "order_id"),
-        status=status,
-        amount=amount,
-        currency=parse.currency(item, "currency"),
-        refunded=refunded,
-        email=_email(item),
-        created_at=datetime.fromtimestamp(item.get("created_at") or 0, UTC),
-        raw=item,
-    )

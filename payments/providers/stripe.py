@@ -1,5 +1,4 @@
-"""Stripe: webhooks signed with HMAC-SHA256 of a time and the raw body; and its books, asked through
-its own SDK.
+"""Stripe: webhooks signed with HMAC-SHA256 of a time and the raw body. Its books: stripe_books.py.
 
 The order is what the shop wrote down when it made the payment: metadata `order_id`, or a checkout's
 client_reference_id. An event without either means the order of its payment intent.
@@ -12,8 +11,9 @@ import hmac
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, cast
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
@@ -24,15 +24,15 @@ from payments.providers.base import (
     NotConfigured,
     Payment,
     Provider,
-    ProviderError,
     Rejected,
     Status,
     header,
 )
 
+if TYPE_CHECKING:
+    from payments.providers.stripe_books import StripeBooks
+
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PAGE = 100
-_TIMEOUT_SECONDS = 20
 _MOST_SIGNATURES = 10
 _INTENTS: dict[str, Status] = {
     "payment_intent.succeeded": "paid",
@@ -44,11 +44,6 @@ _CHECKOUTS: dict[str, Status] = {
     "checkout.session.completed": "paid",
     "checkout.session.async_payment_succeeded": "paid",
     "checkout.session.async_payment_failed": "failed",
-}
-_BOOKED: dict[str, Status] = {
-    "succeeded": "paid",
-    "requires_capture": "authorized",
-    "canceled": "failed",
 }
 
 
@@ -76,34 +71,26 @@ class Stripe(Provider):
             note="Events of this type change no transaction.",
         )
 
+    def has_key(self) -> bool:
+        return bool(settings.STRIPE_API_KEY)
+
     def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
-        client, errors = _client()
-        span = {"gte": int(since.timestamp()), "lte": int(until.timestamp())}
-        wanted = {"created": span, "limit": _PAGE, "expand": ["data.latest_charge"]}
-        try:
-            for intent in client.v1.payment_intents.list(wanted).auto_paging_iter():
-                yield _booked(intent.to_dict())
-        except errors as error:
-            raise ProviderError(f"Stripe did not give its payments: {error}") from error
+        return self._books.payments(since, until)
+
+    def payment(self, payment_id: str) -> Payment | None:
+        return self._books.payment(payment_id)
 
     def payments_of(self, order_id: str) -> list[Payment]:
-        client, errors = _client()
-        quoted = order_id.replace("\\", "\\\\").replace('"', '\\"')
-        wanted = {
-            "query": f'metadata["order_id"]:"{quoted}"',
-            "limit": _PAGE,
-            "expand": ["data.latest_charge"],
-        }
-        try:
-            if order_id.startswith("pi_"):
-                found = [
-                    client.v1.payment_intents.retrieve(order_id, {"expand": ["latest_charge"]})
-                ]
-            else:
-                found = list(client.v1.payment_intents.search(wanted).auto_paging_iter())
-            return [_booked(intent.to_dict()) for intent in found]
-        except errors as error:
-            raise ProviderError(f"Stripe did not tell of {order_id}: {error}") from error
+        return self._books.payments_of(order_id)
+
+    @cached_property
+    def _books(self) -> StripeBooks:
+        if not self.has_key():
+            raise NotConfigured("STRIPE_API_KEY is empty: set it to ask Stripe.")
+        # Here: only reconciliation needs Stripe's client, which takes long to import.
+        from payments.providers.stripe_books import StripeBooks
+
+        return StripeBooks(settings.STRIPE_API_KEY, settings.STRIPE_API_BASE)
 
 
 def _check_signature(body: bytes, given: str, secrets: Sequence[str]) -> None:
@@ -145,7 +132,7 @@ def _of_intent(event_id: str, event_type: str, intent: dict[str, Any]) -> Event:
         payment_id=parse.text(intent, "id"),
         email=parse.optional_text(intent, "receipt_email", most=320),
         amount=parse.amount(intent, amount),
-        currency=_currency(intent),
+        currency=currency_of(intent),
         status=status,
     )
 
@@ -173,7 +160,7 @@ def _of_checkout(event_id: str, event_type: str, session: dict[str, Any]) -> Eve
         payment_id=payment_id,
         email=email or parse.optional_text(session, "customer_email", most=320),
         amount=parse.amount(session, "amount_total"),
-        currency=_currency(session),
+        currency=currency_of(session),
         status=status,
     )
 
@@ -187,7 +174,7 @@ def _of_refund(event_id: str, charge: dict[str, Any]) -> Event:
         order_id=_order(charge),
         payment_id=parse.optional_text(charge, "payment_intent") or parse.text(charge, "id"),
         amount=amount,
-        currency=_currency(charge),
+        currency=currency_of(charge),
         status="refunded" if refunded >= amount else "partially_refunded",
         refunded=refunded,
     )
@@ -206,46 +193,9 @@ def _hint(thing: dict[str, Any]) -> str | None:
         return None
 
 
-def _currency(thing: dict[str, Any]) -> str:
+def currency_of(thing: dict[str, Any]) -> str:
     """Stripe writes it in small letters."""
     given = thing.get("currency")
     return parse.currency(
         {"currency": given.upper() if isinstance(given, str) else given}, "currency"
-    )
-
-
-def _client() -> tuple[Any, tuple[type[Exception], ...]]:
-    """Stripe's own client, and what it raises. Imported here: only reconciliation needs it."""
-    if not settings.STRIPE_API_KEY:
-        raise NotConfigured("STRIPE_API_KEY is empty: set it to ask Stripe.")
-    import stripe
-
-    client = stripe.StripeClient(
-        settings.STRIPE_API_KEY,
-        base_addresses={"api": settings.STRIPE_API_BASE},
-        http_client=stripe.RequestsClient(timeout=_TIMEOUT_SECONDS),
-        max_network_retries=2,
-    )
-    return client, (stripe.StripeError, KeyError, ValueError, Rejected)
-
-
-def _booked(intent: dict[str, Any]) -> Payment:
-    charge = intent.get("latest_charge")
-    refunded = 0
-    if isinstance(charge, dict) and charge.get("amount_refunded"):
-        refunded = parse.amount(charge, "amount_refunded")
-    status = _BOOKED.get(cast(str, intent.get("status")), "created")
-    amount = parse.amount(intent, "amount_received" if status == "paid" else "amount")
-    if status == "paid" and refunded:
-        status = "refunded" if refunded >= amount else "partially_refunded"
-    return Payment(
-        payment_id=parse.text(intent, "id"),
-        order_id=_order(intent),
-        status=status,
-        amount=amount,
-        currency=_currency(intent),
-        refunded=refunded,
-        email=parse.optional_text(intent, "receipt_email", most=320),
-        created_at=datetime.fromtimestamp(intent.get("created") or 0, UTC),
-        raw=intent,
     )

@@ -14,7 +14,7 @@ DECLARE
     v_new constant text := p_claim ->> 'status';
     v_payment constant text := p_claim ->> 'payment_id';
     v_refunded constant bigint := coalesce((p_claim ->> 'refunded')::bigint, 0);
-    v_order constant text := order_of_payment(p_provider, p_claim ->> 'order_id', v_payment);
+    v_order text := order_of_payment(p_provider, p_claim ->> 'order_id', v_payment);
     v_row transactions;
     v_fault text;
 BEGIN
@@ -29,7 +29,13 @@ BEGIN
     ELSE
         SELECT * INTO v_row FROM transactions t WHERE t.order_id = v_order FOR NO KEY UPDATE;
         IF v_row.id IS NULL THEN
-            -- What stood in the way was the payment, which is the money of one order only.
+            -- The payment stood in the way: of another order, or of this one, whose name a delivery that has
+            -- committed meanwhile knew, or did not know.
+            v_order := order_of_payment(p_provider, p_claim ->> 'order_id', v_payment);
+            SELECT * INTO v_row FROM transactions t WHERE t.order_id = v_order FOR NO KEY UPDATE;
+        END IF;
+        IF v_row.id IS NULL THEN
+            -- It is the money of one order only.
             SELECT * INTO STRICT v_row FROM transactions t WHERE t.provider = p_provider AND t.payment_id = v_payment;
             v_fault := format('payment %s: recorded for order %s, delivered for order %s', v_payment, v_row.order_id, v_order);
         ELSE
@@ -55,7 +61,7 @@ BEGIN
         UPDATE transactions t
            SET status = CASE WHEN changed THEN v_new ELSE t.status END,
                refunded = greatest(t.refunded, v_refunded),
-               payment_id = coalesce(v_payment, t.payment_id),
+               payment_id = CASE WHEN changed THEN coalesce(v_payment, t.payment_id) ELSE coalesce(t.payment_id, v_payment) END,
                email = CASE WHEN p_accept THEN coalesce(p_claim ->> 'email', t.email) ELSE coalesce(t.email, p_claim ->> 'email') END,
                amount = CASE WHEN p_accept THEN (p_claim ->> 'amount')::bigint ELSE t.amount END,
                currency = CASE WHEN p_accept THEN p_claim ->> 'currency' ELSE t.currency END,

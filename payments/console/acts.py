@@ -1,0 +1,182 @@
+"""What a person can decide about money. Each act asks for its reason on a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from payments import decisions, ledger
+from payments.console.compare import Line, lines, sides_of
+from payments.ledger import ActRefused
+from payments.models import ReconciliationRow, Transaction, WebhookDelivery
+from payments.money import format_amount
+from queues.console.access import staff_with
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an act is about: its name, its page, and what the person should see once more."""
+
+    name: str
+    url: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Act:
+    """One decision. `title` goes around the subject's name; `do` takes the subject's id, the actor
+    and the reason, and gives what to tell; it raises ActRefused."""
+
+    permission: str
+    button: str
+    title: str
+    lead: str
+    url_name: str
+    subject: Callable[[UUID], Subject]
+    do: Callable[[UUID, str, str], str]
+    danger: bool = False
+
+    @property
+    def word(self) -> str:
+        """The button that does it, where the other one asks."""
+        return self.button.removesuffix("…")
+
+
+def _payment(id: UUID) -> Subject:
+    row = get_object_or_404(Transaction, pk=id)
+    facts = [
+        ("Amount", format_amount(row.amount, row.currency)),
+        ("Status", row.status.replace("_", " ")),
+        ("Payment", row.payment_id or "–"),
+        ("E-mail", row.email or "–"),
+        ("Provider", row.provider),
+    ]
+    return Subject(f"order {row.order_id}", reverse("payments:transaction", args=[id]), facts)
+
+
+def _delivery(id: UUID) -> Subject:
+    row = get_object_or_404(WebhookDelivery, pk=id)
+    facts = [("Verdict", row.verdict), ("Reason", row.reason)]
+    url = reverse("payments:delivery", args=[id])
+    name = f"{row.event_type or row.verdict} delivery of {row.order_id or row.provider}"
+    return Subject(name, url, facts, sides_of(row)[1])
+
+
+def _row(id: UUID) -> Subject:
+    row = get_object_or_404(ReconciliationRow, pk=id)
+    url = reverse("payments:reconciliation", args=[row.reconciliation_id])
+    facts = [("Finding", row.finding.replace("_", " ")), ("Difference", row.difference)]
+    name = f"payment {row.payment_id or row.order_id}"
+    return Subject(name, f"{url}?finding={row.finding}", facts, lines(row.ours, row.theirs))
+
+
+def _fulfil(id: UUID, actor: str, reason: str) -> str:
+    ledger.fulfil_again(id, actor=actor, reason=reason)
+    return "The order's fulfilment is enqueued."
+
+
+def _accept(id: UUID, actor: str, reason: str) -> str:
+    ledger.handle_delivery(id, accept=True, actor=actor, reason=reason)
+    return "Accepted: the ledger now has what the delivery says."
+
+
+def _set_aside(id: UUID, actor: str, reason: str) -> str:
+    ledger.handle_delivery(id, accept=False, actor=actor, reason=reason)
+    return "Set aside: the ledger stays as it is."
+
+
+def _record(id: UUID, actor: str, reason: str) -> str:
+    receipt = decisions.apply_row(id, actor, reason)
+    return f"Recorded: the verdict on what the provider says is {receipt.verdict.value}."
+
+
+def _set_row_aside(id: UUID, actor: str, reason: str) -> str:
+    decisions.set_aside_row(id, actor, reason)
+    return "Set aside: the ledger stays as it is."
+
+
+ACTS = {
+    "fulfil": Act(
+        "payments.fulfil_transaction",
+        "Fulfil…",
+        "Fulfil {}",
+        "The order's fulfilment is enqueued; whatever runs twice, its effect is recorded once.",
+        "payments:fulfil",
+        _payment,
+        _fulfil,
+    ),
+    "accept": Act(
+        "payments.handle_webhookdelivery",
+        "Accept what it says…",
+        "Accept the {}",
+        "Its amount, currency and address replace the recorded ones, and the order goes on from"
+        " there: one that becomes paid is fulfilled.",
+        "payments:accept",
+        _delivery,
+        _accept,
+        danger=True,
+    ),
+    "set_aside": Act(
+        "payments.handle_webhookdelivery",
+        "Set aside…",
+        "Set the {} aside",
+        "The ledger stays as it is, and the delivery is no longer asked about.",
+        "payments:set_aside",
+        _delivery,
+        _set_aside,
+    ),
+    "record": Act(
+        "payments.reconcile_transaction",
+        "Record it…",
+        "Record what the provider says of {}",
+        "It is recorded as if its webhook had come now: an order that becomes paid is fulfilled,"
+        " and what contradicts the ledger becomes a mismatch.",
+        "payments:record",
+        _row,
+        _record,
+    ),
+    "set_row_aside": Act(
+        "payments.reconcile_transaction",
+        "Set aside…",
+        "Set the difference of {} aside",
+        "The ledger stays as it is; the difference stays set aside while the same is found again.",
+        "payments:set_row_aside",
+        _row,
+        _set_row_aside,
+    ),
+}
+
+
+def offered(may: Callable[[str], bool], names: Sequence[str]) -> list[Act]:
+    """Those of these acts that this person may do."""
+    return [ACTS[name] for name in names if may(ACTS[name].permission)]
+
+
+@require_POST
+@staff_with("payments.view_transaction")
+def act(request: HttpRequest, name: str, id: UUID) -> HttpResponse:
+    """Ask for the word and the reason; with both, do it and lead back."""
+    chosen = ACTS[name]
+    if not request.user.has_perm(chosen.permission):
+        raise PermissionDenied(chosen.permission)
+    subject = chosen.subject(id)
+    if not request.POST.get("confirmed"):
+        title = chosen.title.format(subject.name)
+        context = {"act": chosen, "subject": subject, "title": title, "id": id}
+        return render(request, "payments/confirm.html", context)
+    try:
+        told = chosen.do(id, request.user.get_username(), request.POST.get("reason", ""))
+    except ActRefused as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, told)
+    return redirect(subject.url)

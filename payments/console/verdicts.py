@@ -1,0 +1,102 @@
+"""What the overview says of payments, each with the button to the page that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.urls import reverse
+
+from payments.console.attention import AtRisk, attention
+from queues.console import verdicts
+from queues.console.formats import count, duration
+from queues.console.snapshot import Snapshot
+from queues.console.verdicts import Problem
+
+
+def connect() -> None:
+    """Plug the verdicts into the overview."""
+    for check in (paid_but_not_fulfilled, held_orders, mismatches, differences, broken_comparisons):
+        verdicts.register(check)
+
+
+def paid_but_not_fulfilled(snapshot: Snapshot) -> Iterable[Problem]:
+    """Money taken and nothing given for it, for longer than a while."""
+    late = attention().unfulfilled
+    if late.orders:
+        yield Problem(
+            95,
+            f"{count(late.orders, 'order')} paid but not fulfilled",
+            f"{_oldest(late, snapshot.at)} {_at_risk(late)}",
+            "See the orders",
+            reverse("payments:list") + "?attention=unfulfilled",
+            "payments.view_transaction",
+        )
+
+
+def held_orders(snapshot: Snapshot) -> Iterable[Problem]:
+    """Orders that nobody announced, paid and held for a person."""
+    held = attention().held
+    if held.orders:
+        yield Problem(
+            85,
+            f"{count(held.orders, 'paid order')} held for a person",
+            f"Nobody announced {'it' if held.orders == 1 else 'them'}. "
+            f"{_oldest(held, snapshot.at)} {_at_risk(held)}",
+            "Release or refund",
+            reverse("payments:list") + "?attention=held",
+            "payments.view_transaction",
+        )
+
+
+def mismatches(snapshot: Snapshot) -> Iterable[Problem]:
+    """Deliveries that tell otherwise than the ledger: a person must look."""
+    found = attention().mismatches
+    if found:
+        yield Problem(
+            80,
+            f"{count(found, 'webhook')} contradict{'s' if found == 1 else ''} the ledger",
+            "Amount, currency, e-mail, payment or provider differ from what was recorded; nothing"
+            " was changed.",
+            "See both values",
+            reverse("payments:deliveries") + "?verdict=mismatch&open=1",
+            "payments.view_webhookdelivery",
+        )
+
+
+def differences(snapshot: Snapshot) -> Iterable[Problem]:
+    """What the newest comparison with a provider's books found."""
+    for run, found in attention().differences:
+        books = f"the statement {run.name}" if run.source == "statement" else "the books"
+        yield Problem(
+            65,
+            f"{count(found, 'payment')} of {run.provider} differ{'s' if found == 1 else ''} from its books",
+            f"Compared with {books} {duration((snapshot.at - run.started_at).total_seconds())} ago.",
+            "See both sides",
+            reverse("payments:reconciliation", args=[run.pk]),
+            "payments.view_reconciliation",
+        )
+
+
+def broken_comparisons(snapshot: Snapshot) -> Iterable[Problem]:
+    """A provider that could not be asked to the end: what it knows is not compared."""
+    for run in attention().broken:
+        yield Problem(
+            55,
+            f"The ledger could not be compared with {run.provider}",
+            run.error[:300],
+            "See the run",
+            reverse("payments:reconciliation", args=[run.pk]),
+            "payments.view_reconciliation",
+        )
+
+
+def _oldest(pile: AtRisk, now: datetime) -> str:
+    if pile.oldest is None:
+        return ""
+    return f"The oldest was paid {duration((now - pile.oldest).total_seconds())} ago."
+
+
+def _at_risk(pile: AtRisk) -> str:
+    least = "at least " if attention().capped else ""
+    return f"Money at risk: {least}{pile.amounts}."

@@ -1,0 +1,111 @@
+"""What a person decides about a difference that a reconciliation found."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+
+from payments import intake
+from payments.comparison import Ledger
+from payments.intake import Post, Receipt, Source, Verdict
+from payments.judgement import judge, payment_of
+from payments.ledger import ActRefused, write_down
+from payments.models import ReconciliationRow
+from payments.providers.base import Event, Payment
+from queues.clean import dumps
+from queues.models import DatabaseClock
+
+
+def apply_row(row_id: UUID, actor: str, reason: str) -> Receipt:
+    """Record what the provider says of a payment, as if its webhook had come now.
+
+    It goes through the one door, so an order becomes paid and is fulfilled once, also when the
+    webhook comes after all. Written down as an operation. Raises ActRefused where the ledger is
+    further on or contradicts; a contradiction is kept as a mismatch, for a person to decide.
+    """
+    _require(reason)
+    with transaction.atomic():
+        row = _open_row(row_id)
+        if row.theirs is None:
+            raise ActRefused("Nothing was done: the provider says nothing that could be recorded.")
+        provider, theirs = row.reconciliation.provider, payment_of(row.theirs)
+        receipt = _record(provider, theirs)
+        row.delivery_id = receipt.delivery_id
+        if receipt.verdict is not Verdict.MISMATCH:
+            if not _agrees(provider, theirs):
+                raise ActRefused(
+                    f"Nothing was done. {receipt.reason} See the deliveries of the order."
+                )
+            _handle(row, actor)
+            write_down(f"apply reconciliation row {row.id}", actor, reason)
+        row.save()
+    if receipt.verdict is Verdict.MISMATCH:
+        raise ActRefused(
+            f"The ledger is unchanged: {receipt.reason}. What the provider says is kept as a"
+            f" mismatch, delivery {receipt.delivery_id}: accept it there or set it aside."
+        )
+    return receipt
+
+
+def set_aside_row(row_id: UUID, actor: str, reason: str) -> None:
+    """Decide that a difference needs nothing. While the same is found again, it stays set aside.
+
+    Written down as an operation. Raises ActRefused.
+    """
+    _require(reason)
+    with transaction.atomic():
+        row = _open_row(row_id)
+        row.delivery_id = None
+        _handle(row, actor)
+        row.save()
+        write_down(f"set aside reconciliation row {row.id}", actor, reason)
+
+
+def _require(reason: str) -> None:
+    if not reason.strip():
+        raise ActRefused("Say why: a reason is needed.")
+
+
+def _open_row(row_id: UUID) -> ReconciliationRow:
+    """The row, locked, that nobody has dealt with. Raises ActRefused."""
+    rows = ReconciliationRow.objects.select_related("reconciliation")
+    row = rows.select_for_update(of=("self",)).filter(pk=row_id).first()
+    if row is None:
+        raise ActRefused("Nothing was done: there is no such row.")
+    if row.handled_at is not None:
+        raise ActRefused(f"Nothing was done: {row.handled_by} dealt with it already.")
+    return row
+
+
+def _handle(row: ReconciliationRow, actor: str) -> None:
+    row.handled_at = DatabaseClock()
+    row.handled_by = actor
+
+
+def _record(provider: str, theirs: Payment) -> Receipt:
+    # What was given back is part of the id: each refund of a payment is news of its own.
+    refunded = theirs.refunded or 0
+    event = Event(
+        event_id=f"reconciliation:{theirs.payment_id}:{theirs.status}:{refunded}",
+        event_type=f"reconciliation.{theirs.status}",
+        order_id=theirs.order_id,
+        payment_id=theirs.payment_id,
+        email=theirs.email,
+        amount=theirs.amount,
+        currency=theirs.currency,
+        status=theirs.status,
+        refunded=refunded,
+    )
+    post = Post(
+        provider=provider,
+        body=dumps(theirs.raw).encode(),
+        headers={},
+        source=Source.RECONCILIATION,
+    )
+    return intake.record(post, event)
+
+
+def _agrees(provider: str, theirs: Payment) -> bool:
+    ours = Ledger(provider, [theirs]).row(theirs)
+    return judge(provider, ours, theirs).outcome in ("agreed", "ignored")

@@ -1,0 +1,311 @@
+"""One payment, one delivery, one comparison: what their pages show, and what their buttons do."""
+
+import pytest
+from django.utils import timezone
+
+from payments import ledger
+from payments.models import (
+    Fulfilment,
+    Transaction,
+    WebhookDelivery,
+)
+from queues import claims, registry
+from queues.console.keyset import PAGE_SIZE
+from queues.enqueue import enqueue
+from queues.models import Operation, Task
+from queues.worker.context import TaskContext
+from tests.console import elements, html, link, message, words
+from tests.payment_console import THEIRS, make_run
+from tests.payment_events import deliver, verdict
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def held(settings):
+    settings.PAYMENTS_UNEXPECTED = "hold"
+    assert verdict(deliver()) == "accepted"
+    return Transaction.objects.get()
+
+
+@pytest.fixture
+def mismatch():
+    ledger.expect_order("order_1", 49_900, email="buyer@example.com")
+    assert verdict(deliver()) == "mismatch"
+    return WebhookDelivery.objects.get()
+
+
+def test_one_payment_tells_its_story(client_of, run_once):
+    ledger.expect_order("order_1", 50_000, email="buyer@example.com")
+    assert verdict(deliver("payment.authorized", "evt_0")) == "accepted"
+    assert verdict(deliver()) == "accepted"
+    assert verdict(deliver()) == "duplicate"
+    run_once("payments.fulfil")
+    assert verdict(deliver("refund.processed", "evt_2", refunded=10_000)) == "accepted"
+    row = Transaction.objects.get()
+    fulfil, receipt = Task.objects.order_by("id")
+    client = client_of("payments")
+    page = client.get(f"/payments/{row.pk}/")
+    text = words(page)
+    assert "order_1 partially refunded fulfilled" in text
+    assert "INR 500.00 came, INR 100.00 of it went back. The order was fulfilled" in text
+    told = text[text.index("Timeline") : text.index("Facts")]
+    places = [
+        told.index(what)
+        for what in (
+            "INR 100.00 went back",
+            "payments.fulfil completed",
+            "payment.captured: duplicate",
+            "payments.fulfil enqueued",
+            "payment.captured: accepted",
+            "payment.authorized: accepted",
+            "Announced",
+        )
+    ]
+    assert places == sorted(places)
+    assert "Fulfilled, effect recorded" in told
+    hrefs = {a["href"] for a in elements(page, "a")}
+    assert {f"/tasks/{fulfil.pk}/", f"/tasks/{receipt.pk}/"} <= hrefs
+    assert {f"/payments/deliveries/{d.pk}/" for d in WebhookDelivery.objects.all()} <= hrefs
+    for task in (fulfil, receipt):
+        back = {a["href"] for a in elements(client.get(f"/tasks/{task.pk}/"), "a")}
+        assert f"/payments/{row.pk}/" in back
+
+
+@pytest.fixture
+def run_once(make_worker):
+    """Run the oldest task of a type that waits, as a worker would."""
+
+    def run(type):
+        make_worker("w-once")
+        [claimed] = claims.claim_tasks("w-once", None, 1)
+        assert claimed.type == type
+        registry.find(type).function(TaskContext(claimed))
+
+    return run
+
+
+def test_a_task_that_only_its_trail_or_key_links_is_shown_both_ways(client_of, held):
+    delivery = WebhookDelivery.objects.get()
+    ledger.fulfil_again(held.pk, actor="asha", reason="known")
+    held.refresh_from_db()
+    child = enqueue("shop.ship", {}, correlation_id=str(held.pk))
+    receipt = enqueue(
+        "payments.send_receipt", {"transaction_id": str(held.pk)}, dedupe_key=str(held.pk)
+    )
+    stranger = enqueue("shop.ship", {}, correlation_id="else")
+    client = client_of("payments")
+    page = client.get(f"/payments/{held.pk}/")
+    hrefs = {a["href"] for a in elements(page, "a")}
+    assert {f"/tasks/{t}/" for t in (held.task_id, child.id, receipt.id)} <= hrefs
+    assert f"/tasks/{stranger.id}/" not in hrefs
+    assert f"Fulfil transaction {held.pk} by asha" in words(page)
+    for id, linked in (
+        (held.task_id, True),
+        (child.id, True),
+        (receipt.id, True),
+        (stranger.id, False),
+    ):
+        back = {a["href"] for a in elements(client.get(f"/tasks/{id}/"), "a")}
+        assert (f"/payments/{held.pk}/" in back) == linked
+    assert f"/payments/deliveries/{delivery.pk}/" in hrefs
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"status": "created"}, "INR 1.00 announced; no money has come so far."),
+        ({"status": "authorized"}, "INR 1.00 authorized and not captured"),
+        ({"status": "failed"}, "The payment failed. Another attempt"),
+        (
+            {"status": "refunded", "refunded": 100},
+            "INR 1.00 came and all of it went back. Nothing was given for it.",
+        ),
+        ({"status": "paid"}, "INR 1.00 came. No task fulfils the order: fulfil it anew."),
+        ({"status": "paid", "held_at": "now"}, "it is held until a person releases it."),
+        ({"status": "paid", "fulfilled_at": "now"}, "INR 1.00 came. The order is fulfilled."),
+    ],
+)
+def test_a_payments_state_is_told_in_one_sentence(client_of, fields, sentence):
+    fields = {k: timezone.now() if v == "now" else v for k, v in fields.items()}
+    row = Transaction.objects.create(order_id="o", amount=100, **fields)
+    assert sentence in words(client_of("payments").get(f"/payments/{row.pk}/"))
+
+
+@pytest.mark.parametrize("status", Task.Status.values)
+def test_fulfil_is_offered_where_no_task_is_on_its_way(client_of, make_task, status):
+    task = make_task(status, type="payments.fulfil")
+    row = Transaction.objects.create(order_id="o", amount=1, status="paid", task_id=task.pk)
+    page = client_of("payments").get(f"/payments/{row.pk}/")
+    assert (
+        f"The task that {'fulfils' if status in Task.LIVE else 'should fulfil'} the order is {status}"
+        in words(page)
+    )
+    offered = [f for f in elements(page, "form") if (f.get("action") or "").endswith("/fulfil/")]
+    assert len(offered) == (status not in Task.LIVE)
+
+
+def test_a_held_order_is_released_with_a_reason(client_of, held):
+    client = client_of("payments")
+    page = client.get(f"/payments/{held.pk}/")
+    [form] = [f for f in elements(page, "form") if (f.get("action") or "").endswith("/fulfil/")]
+    asked = client.post(form["action"])
+    assert "Fulfil order order_1?" in words(asked)
+    assert "INR 500.00" in words(asked)
+    assert not Task.objects.exists()
+    nothing = client.post(form["action"], {"confirmed": "1", "reason": " "}, follow=True)
+    assert "a reason is needed" in message(nothing)
+    assert not Task.objects.exists()
+    done = client.post(form["action"], {"confirmed": "1", "reason": "known shop"}, follow=True)
+    assert "fulfilment is enqueued" in message(done)
+    assert done.redirect_chain[-1][0] == f"/payments/{held.pk}/"
+    held.refresh_from_db()
+    assert (held.held_at, held.task_id) == (None, Task.objects.get().pk)
+    assert (Operation.objects.get().actor, Operation.objects.get().reason) == (
+        "payments",
+        "known shop",
+    )
+    again = client.post(form["action"], {"confirmed": "1", "reason": "again"}, follow=True)
+    assert "its fulfilment is on its way" in message(again)
+    assert Task.objects.count() == 1
+    operation = client.get(f"/operations/{Operation.objects.get().pk}/")
+    assert str(held.task_id) in html(operation)
+
+
+def test_a_mismatch_shows_both_sides_and_no_secret(client_of, mismatch):
+    WebhookDelivery.objects.update(body=b'{"card": "4242", "amount": 50000}', took=0.012)
+    text = words(client_of("payments").get(f"/payments/deliveries/{mismatch.pk}/"))
+    assert "Amount INR 499.00 INR 500.00 differs" in text
+    assert "Currency INR INR E-mail buyer@example.com buyer@example.com Recorded is" in text
+    assert "Status created paid" in text
+    assert "Took 12 ms" in text
+    assert "4242" not in text
+    assert '"card": "[redacted]"' in text
+
+
+def test_a_large_body_is_shown_in_part(client_of):
+    row = WebhookDelivery.objects.create(provider="x", verdict="rejected", body=b"a" * 150_000)
+    page = client_of("payments").get(f"/payments/deliveries/{row.pk}/")
+    assert "50,000 more characters are not shown" in words(page)
+    assert "a" * 100_001 not in html(page)
+
+
+@pytest.mark.parametrize("hostile", [b"", b"\xff\x00", b"[" * 5000, b"<script>alert(1)</script>"])
+def test_any_body_and_claim_has_its_page(client_of, hostile):
+    row = WebhookDelivery.objects.create(
+        provider="<b>",
+        verdict="rejected",
+        body=hostile,
+        claim={"amount": "x", "currency": 5},
+        reason="<i>",
+    )
+    page = client_of("payments").get(f"/payments/deliveries/{row.pk}/")
+    assert page.status_code == 200
+    assert "<script>alert" not in html(page)
+    assert "<b>" not in html(page)
+
+
+def test_what_a_mismatch_says_is_accepted_with_a_reason(client_of, mismatch):
+    client, url = client_of("payments"), f"/payments/deliveries/{mismatch.pk}/"
+    actions = [
+        f["action"]
+        for f in elements(client.get(url), "form")
+        if "deliveries" in (f.get("action") or "")
+    ]
+    assert actions == [f"{url}accept/", f"{url}set-aside/"]
+    asked = words(client.post(f"{url}accept/"))
+    assert "Accept the payment.captured delivery of order_1?" in asked
+    assert "INR 499.00 INR 500.00 differs" in asked
+    page = client.post(f"{url}accept/", {"confirmed": "1", "reason": "price changed"}, follow=True)
+    assert "Accepted" in message(page)
+    row = Transaction.objects.get()
+    assert (row.status, row.amount) == ("paid", 50_000)
+    assert "Accepted: price changed payments," in words(page)
+    assert not [f for f in elements(page, "form") if "deliveries" in (f.get("action") or "")]
+
+
+def test_a_mismatch_is_set_aside_once(client_of, mismatch):
+    client, url = client_of("payments"), f"/payments/deliveries/{mismatch.pk}/set-aside/"
+    asked = {"confirmed": "1", "reason": "fraud"}
+    assert "Set aside" in message(client.post(url, asked, follow=True))
+    assert "payments dealt with it already" in message(client.post(url, asked, follow=True))
+    assert Transaction.objects.get().status == "created"
+    assert "No open mismatch" in words(client.get("/payments/deliveries/?verdict=mismatch&open=1"))
+
+
+def test_a_comparison_shows_each_difference_with_its_action(client_of):
+    row = make_run(
+        "different",
+        ours=THEIRS | {"provider": "razorpay", "status": "created", "amount": 69_000},
+        difference="amount: ours 69000, theirs 70000",
+    )
+    client = client_of("payments")
+    listing = words(client.get("/payments/reconciliations/"))
+    assert "razorpay its books 12 0 1 0 schedule" in listing
+    page = client.get(f"/payments/reconciliations/{row.reconciliation_id}/")
+    text = words(page)
+    assert "order_9 pay_9" in text
+    assert "Status created paid differs Amount INR 690.00 INR 700.00 differs" in text
+    assert "missing here (0) different (1) missing there (0)" in text
+    assert "Record it…" in text
+    other = client.get(f"/payments/reconciliations/{row.reconciliation_id}/?finding=missing_there")
+    assert "None missing there" in words(other)
+    assert (
+        client.get(f"/payments/reconciliations/{row.reconciliation_id}/?finding=x").status_code
+        == 200
+    )
+
+
+def test_what_the_provider_says_is_recorded_and_the_row_says_so(client_of):
+    row = make_run()
+    client = client_of("payments")
+    url = f"/payments/reconciliations/rows/{row.pk}/record/"
+    assert "Record what the provider says of payment pay_9?" in words(client.post(url))
+    page = client.post(url, {"confirmed": "1", "reason": "webhook lost"}, follow=True)
+    assert "Recorded: the verdict on what the provider says is accepted" in message(page)
+    payment = Transaction.objects.get()
+    assert (payment.status, payment.order_id, payment.amount) == ("paid", "order_9", 70_000)
+    assert Task.objects.get().pk == payment.task_id
+    delivery = WebhookDelivery.objects.get()
+    assert f"/payments/deliveries/{delivery.pk}/" in {a["href"] for a in elements(page, "a")}
+    assert "Recorded by payments" in words(page)
+    assert "Record it" not in words(page)
+
+
+def test_a_row_that_the_provider_does_not_show_can_only_be_set_aside(client_of):
+    row = make_run(
+        "missing_there", theirs=None, ours={"status": "paid", "amount": 100, "currency": "JPY"}
+    )
+    client = client_of("payments")
+    text = words(client.get(f"/payments/reconciliations/{row.reconciliation_id}/"))
+    assert "Amount JPY 100" in text
+    assert "Record it" not in text
+    url = f"/payments/reconciliations/rows/{row.pk}/set-aside/"
+    page = client.post(url, {"confirmed": "1", "reason": "test mode"}, follow=True)
+    assert "Set aside by payments" in words(page)
+    assert not Transaction.objects.exists()
+
+
+def test_many_rows_of_a_comparison_are_paged(client_of, sql):
+    row = make_run("different")
+    sql(
+        "INSERT INTO reconciliation_rows (reconciliation_id, finding, order_id)"
+        " SELECT %s, 'different', 'o' || n FROM generate_series(1, 60) n",
+        row.reconciliation_id,
+    )
+    client, url = client_of("payments"), f"/payments/reconciliations/{row.reconciliation_id}/"
+    page = client.get(url)
+    assert html(page).count("<article") == PAGE_SIZE
+    assert html(client.get(url + link(page, "next"))).count("<article") == 11
+
+
+def test_an_effect_without_its_task_is_still_told(client_of):
+    row = Transaction.objects.create(
+        order_id="o", amount=1, status="paid", fulfilled_at=timezone.now(), paid_at=timezone.now()
+    )
+    Fulfilment.objects.create(
+        order_id="o", transaction=row, detail={"receipt_task_id": 5, "a": "b"}
+    )
+    text = words(client_of("payments").get(f"/payments/{row.pk}/"))
+    assert "Fulfilled, effect recorded" in text
+    assert '"a": "b"' in text

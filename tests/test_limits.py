@@ -8,6 +8,7 @@ from functools import partial
 
 import psycopg
 import pytest
+from django.db import connection, transaction
 
 from benchmarks.storm_verdict import fullest_window, running_at_starts
 from queues import claims, operations
@@ -197,6 +198,24 @@ def test_tenants_take_turns(queue, size):
             fill(size, tenant_id=tenant)
     order = [task.tenant_id for task in claims.claim_tasks("w", ["q"], 150)]
     assert all(sorted(order[n : n + 3]) == ["a", "b", "c"] for n in range(0, 150, 3))
+
+
+COUNT_NEXT_ROUND = """
+CREATE SEQUENCE asked;
+ALTER FUNCTION next_round(text, text, integer) RENAME TO next_round_itself;
+CREATE FUNCTION next_round(text, text, integer) RETURNS bigint LANGUAGE sql
+AS 'SELECT next_round_itself($1, $2, $3) FROM nextval(''asked'')';
+"""
+
+
+def test_many_tasks_ask_for_their_tenants_rounds_once_a_tenant(queue):
+    queue(fair=True)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(COUNT_NEXT_ROUND)
+        enqueue_many(NewTask(type="t", queue="q", tenant_id=f"t{n % 20}") for n in range(1000))
+        cursor.execute("SELECT last_value FROM asked")
+        assert cursor.fetchone() == (20,)
+        transaction.set_rollback(True)
 
 
 def test_what_is_moved_retried_or_run_again_takes_its_turn_too(queue):

@@ -14,8 +14,8 @@ from benchmarks.storm_verdict import fullest_window, running_at_starts
 from queues import claims, operations
 from queues.claims import Success
 from queues.enqueue import NewTask, enqueue, enqueue_many
-from queues.models import Queue, Task
-from tests.conftest import database_url
+from queues.models import Queue, Task, Worker
+from tests.conftest import database_url, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -180,6 +180,28 @@ def test_no_claim_that_begins_after_a_pause_has_committed_takes_a_task(queue, cr
     assert Task.objects.filter(status="pending").exists()
     assert max(at for at, _ in calls) <= moments[0]
     assert len(calls) > 20
+
+
+def test_one_queues_spare_tokens_do_not_hide_when_anothers_come(queue):
+    Queue.objects.create(name="spare", rate_limit=1000, burst=1000, tokens=1000, max_concurrent=1)
+    fill(5, "spare")
+    assert len(claims.claim_tasks("w", ["spare"], 5)) == 1
+    assert claims.limits_wait(["spare"]) == (True, None)
+    queue(rate_limit=0.1, burst=1, tokens=1)
+    fill(5)
+    assert len(claims.claim_tasks("w", ["q"], 5)) == 1
+    waiting, seconds = claims.limits_wait(None)
+    assert waiting
+    assert 5 < seconds <= 10
+
+
+def test_a_backlog_behind_a_rate_makes_a_worker_deaf_for_no_other_queue(queue, run_worker):
+    queue(rate_limit=0.01, burst=1, tokens=0)
+    fill(5)
+    run_worker("--queues", "q,default", QUEUE_POLL_SECONDS="3600").started()
+    eventually(lambda: Worker.objects.filter(idle_since__isnull=False).exists())
+    made = [enqueue("echo", n).id for n in range(3)]
+    eventually(lambda: Task.objects.filter(pk__in=made, status="completed").count() == 3)
 
 
 def test_a_tenants_flood_holds_up_no_other(queue):

@@ -25,7 +25,7 @@ LONG_NAMES = {
 }
 FOUND = """
 SELECT p.proname, n.nspname, pg_get_function_identity_arguments(p.oid), p.pronargdefaults,
-       pg_get_function_result(p.oid), ARRAY(
+       pg_get_function_result(p.oid), p.prosrc, ARRAY(
            SELECT r.rolname::text FROM pg_roles r
             WHERE r.rolname = ANY (%s) AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')
             ORDER BY r.rolname)
@@ -44,6 +44,7 @@ class Function:
     arguments: str
     defaults: int
     result: str
+    body: str
 
     def __str__(self) -> str:
         return f"public.{self.name}({self.arguments})"
@@ -58,6 +59,7 @@ class Present:
     arguments: str
     defaults: int
     result: str
+    body: str
     refused: list[str]
 
     def __str__(self) -> str:
@@ -69,7 +71,7 @@ class Finding:
     """What is wrong with one function, and the exact command (or SQL statement) that mends it."""
 
     function: str
-    kind: Literal["missing", "wrong signature", "wrong schema", "not granted"]
+    kind: Literal["missing", "wrong signature", "wrong schema", "not granted", "outdated"]
     sentence: str
     remedy: str
 
@@ -119,6 +121,13 @@ def _judge(function: Function, present: Sequence[Present]) -> Iterator[Finding]:
                 f"{function} does not exist.",
                 f"manage.py restore_functions {name}",
             )
+    if any(found.body.strip() != function.body.strip() for found in right):
+        yield Finding(
+            name,
+            "outdated",
+            f"{function} is not the one that this version brings.",
+            f"manage.py restore_functions {name}",
+        )
     may = _roles_of(name)
     for role in (role for found in right for role in found.refused if role in may):
         yield Finding(
@@ -187,6 +196,7 @@ def _read(file: Path) -> Function | None:
         ", ".join(_long(part[0]) for part in parts),
         sum(len(part) > 1 for part in parts),
         _result(result[1]) if result else "",
+        file.read_text().split("$$")[1],
     )
 
 

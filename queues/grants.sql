@@ -37,7 +37,7 @@ DECLARE
         'set_priority', 'move_tasks', 'release_held', 'rescue_tasks', 'run_again', 'pause_queue', 'resume_queue',
         'archive_finished', 'unarchive_tasks', 'predecessor_states', 'make_archive_partitions', 'drop_old_archives',
         'archive_days', 'task_columns',
-        'claim_from_queue', 'lock_limited', 'claim_heads', 'move_heads', 'pick_pending', 'pick_between', 'pick_limited', 'pick_lanes',
+        'claim_from_queue', 'lock_limited', 'enqueue_all', 'claim_heads', 'move_heads', 'pick_pending', 'pick_between', 'pick_limited', 'pick_lanes',
         'settle_completed', 'has_dependants', 'know_queue', 'keep_used_queue', 'guard_insert', 'guard_update', 'task_fault',
         'refuse_task', 'require_queue', 'jsonb_too_large', 'enqueue_once',
         'enqueue_after', 'live_task_of', 'next_round', 'assign_rounds',

@@ -115,12 +115,12 @@ def find(type: str) -> Handler | None:
     return _handlers.get(type)
 
 
-def weight(type: str, concurrency: int) -> float:
-    """How much of one of `concurrency` threads a task of this type takes."""
+def share(type: str) -> float:
+    """How much of a thread a task of this type takes: 0 for a coroutine, which takes none."""
     handler = _handlers.get(type)
     if handler is None:
         return 1.0
-    return concurrency / COROUTINES if handler.is_coroutine else 1 / handler.batch
+    return 0.0 if handler.is_coroutine else 1 / handler.batch
 
 
 def largest_batch() -> int:

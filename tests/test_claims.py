@@ -385,6 +385,40 @@ def test_claims_refuse_other_isolation_levels(transactional_db):
             cursor.execute("ROLLBACK")
 
 
+def test_a_small_claim_whose_walk_is_slow_leaves_a_hint(sql):
+    """Made slow by a trigger: what counts is that the walk is measured anew and its end remembered."""
+    sql("ALTER FUNCTION claim_heads(text, integer) RENAME TO claim_heads_itself")
+    sql(
+        "CREATE FUNCTION claim_heads(text, integer) RETURNS jsonb LANGUAGE sql AS"
+        " $$SELECT to_jsonb(set_config('opsconsole.asked', $1, true))$$"
+    )
+    sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END$$"
+    )
+    enqueue("quick")
+    claim()
+    [(asked,)] = sql("SELECT current_setting('opsconsole.asked', true)")
+    assert not asked
+    sql("CREATE TRIGGER slow BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION slow()")
+    enqueue("slow")
+    claim()
+    assert sql("SELECT current_setting('opsconsole.asked', true)") == [("default",)]
+
+
+def test_a_claim_from_no_queue_tells_the_gone_and_seats_the_new(make_worker):
+    make_worker("w1", status="gone")
+    with pytest.raises(WorkerGone):
+        claim(queues=["nowhere"])
+
+
+def test_a_failure_reported_twice_without_a_class_is_known(sql):
+    enqueue("t")
+    [task] = claim()
+    report = f"SELECT fail_task('{task.id}', {task.lease}, 'broken')"
+    assert [sql(report), sql(report)] == [[("recorded",)], [("already",)]]
+
+
 def test_what_waits_behind_a_claims_hint_is_found(sql):
     """A pinned vacuum horizon makes a session remember where to begin; see claim_heads.sql."""
 

@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 
-from queues import registry
+from queues import claims, registry
 from queues.enqueue import EnqueueError, NewTask, enqueue, enqueue_many
 from queues.models import Queue, Task, TaskDependency
 from queues.registry import handles
@@ -196,3 +196,28 @@ def test_sql_callers_get_the_same(sql):
     assert Task.objects.get(pk=id).priority == 3
     [(by_alias,)] = sql("SELECT * FROM create_task('generate_care_plan', '{}')")
     assert Task.objects.get(pk=by_alias).type == "generate_care_plan"
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('{"type": "b", "priority": 500}', 'task 2: .*"tasks_priority_range"'),
+        ('{"type": "b", "priority": "high"}', "task 2: invalid input syntax for type integer"),
+        ('{"type": "b", "run_at": "soon"}', "task 2: invalid input syntax for type timestamp"),
+        ("{}", 'task 2: it is an object with the key "type"'),
+        ("7", 'task 2: it is an object with the key "type"'),
+        ('{"type": "b", "queue": "no"}', 'task 2: queue "no" does not exist'),
+        ('{"type": "b", "after": 7}', "task 2: cannot extract elements from a scalar"),
+    ],
+)
+def test_a_foreign_call_is_told_which_task_is_bad_and_nothing_is_written(second, message):
+    with pytest.raises((DataError, IntegrityError), match=message), transaction.atomic():
+        claims.query("SELECT * FROM enqueue_tasks(%s::jsonb)", [f'[{{"type": "a"}}, {second}]'])
+    assert not Task.objects.exists()
+
+
+def test_no_predecessors_may_be_said_by_null(sql):
+    [(number, _, created)] = sql(
+        """SELECT * FROM enqueue_tasks('[{"type": "a", "after": null}]')"""
+    )
+    assert (number, created) == (1, True)

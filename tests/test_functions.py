@@ -33,6 +33,9 @@ BREAKS = {
     " AS 'SELECT * FROM tasks'",
     "wrong schema": "CREATE SCHEMA elsewhere;ALTER FUNCTION claim_export_job SET SCHEMA elsewhere",
     "not granted": "REVOKE ALL ON FUNCTION claim_export_job FROM service_role",
+    "outdated": "DO $do$ BEGIN EXECUTE replace("
+    "pg_get_functiondef('claim_export_job(integer)'::regprocedure),"
+    " 'AS $function$', E'AS $function$ -- older\\n'); END $do$",
 }
 REMEDIES = {
     "missing": "manage.py restore_functions claim_export_job",
@@ -41,6 +44,7 @@ REMEDIES = {
     " SET SCHEMA public;",
     "not granted": "GRANT EXECUTE ON FUNCTION public.claim_export_job(p_max_concurrent integer)"
     " TO service_role;",
+    "outdated": "manage.py restore_functions claim_export_job",
 }
 
 

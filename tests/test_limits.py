@@ -8,13 +8,14 @@ from functools import partial
 
 import psycopg
 import pytest
+from django.db import connection, transaction
 
 from benchmarks.storm_verdict import fullest_window, running_at_starts
 from queues import claims, operations
 from queues.claims import Success
 from queues.enqueue import NewTask, enqueue, enqueue_many
-from queues.models import Queue, Task
-from tests.conftest import database_url
+from queues.models import Queue, Task, Worker
+from tests.conftest import database_url, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -181,6 +182,28 @@ def test_no_claim_that_begins_after_a_pause_has_committed_takes_a_task(queue, cr
     assert len(calls) > 20
 
 
+def test_one_queues_spare_tokens_do_not_hide_when_anothers_come(queue):
+    Queue.objects.create(name="spare", rate_limit=1000, burst=1000, tokens=1000, max_concurrent=1)
+    fill(5, "spare")
+    assert len(claims.claim_tasks("w", ["spare"], 5)) == 1
+    assert claims.limits_wait(["spare"]) == (True, None)
+    queue(rate_limit=0.1, burst=1, tokens=1)
+    fill(5)
+    assert len(claims.claim_tasks("w", ["q"], 5)) == 1
+    waiting, seconds = claims.limits_wait(None)
+    assert waiting
+    assert 5 < seconds <= 10
+
+
+def test_a_backlog_behind_a_rate_makes_a_worker_deaf_for_no_other_queue(queue, run_worker):
+    queue(rate_limit=0.01, burst=1, tokens=0)
+    fill(5)
+    run_worker("--queues", "q,default", QUEUE_POLL_SECONDS="3600").started()
+    eventually(lambda: Worker.objects.filter(idle_since__isnull=False).exists())
+    made = [enqueue("echo", n).id for n in range(3)]
+    eventually(lambda: Task.objects.filter(pk__in=made, status="completed").count() == 3)
+
+
 def test_a_tenants_flood_holds_up_no_other(queue):
     queue(fair=True)
     fill(2000, tenant_id="flood")
@@ -197,6 +220,24 @@ def test_tenants_take_turns(queue, size):
             fill(size, tenant_id=tenant)
     order = [task.tenant_id for task in claims.claim_tasks("w", ["q"], 150)]
     assert all(sorted(order[n : n + 3]) == ["a", "b", "c"] for n in range(0, 150, 3))
+
+
+COUNT_NEXT_ROUND = """
+CREATE SEQUENCE asked;
+ALTER FUNCTION next_round(text, text, integer) RENAME TO next_round_itself;
+CREATE FUNCTION next_round(text, text, integer) RETURNS bigint LANGUAGE sql
+AS 'SELECT next_round_itself($1, $2, $3) FROM nextval(''asked'')';
+"""
+
+
+def test_many_tasks_ask_for_their_tenants_rounds_once_a_tenant(queue):
+    queue(fair=True)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(COUNT_NEXT_ROUND)
+        enqueue_many(NewTask(type="t", queue="q", tenant_id=f"t{n % 20}") for n in range(1000))
+        cursor.execute("SELECT last_value FROM asked")
+        assert cursor.fetchone() == (20,)
+        transaction.set_rollback(True)
 
 
 def test_what_is_moved_retried_or_run_again_takes_its_turn_too(queue):

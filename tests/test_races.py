@@ -27,9 +27,10 @@ def drain(worker, batch=7):
     return ids
 
 
-def test_a_hundred_sessions_claim_five_thousand_tasks_exactly_once(at_once):
+@pytest.mark.parametrize("batch", [7, 150], ids=["small claims", "large claims"])
+def test_a_hundred_sessions_claim_five_thousand_tasks_exactly_once(at_once, batch):
     made = {enqueued.id for enqueued in enqueue_many(NewTask(type="t") for _ in range(5000))}
-    taken = at_once(*(partial(drain, f"w{n}") for n in range(100)))
+    taken = at_once(*(partial(drain, f"w{n}", batch) for n in range(100)))
     counts = Counter(id for ids in taken for id in ids)
     assert set(counts) == made
     assert set(counts.values()) == {1}
@@ -319,6 +320,43 @@ def test_claimers_of_capped_queues_in_clashing_orders_do_not_deadlock(at_once, d
     orders = [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"], ["a", "c", "b"]]
     assert sum(at_once(*(partial(work, order) for order in orders))) == 240
     assert deadlocks() == before
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["others", "gone"])
+def test_a_claim_that_waits_for_a_limited_queue_holds_no_task_meanwhile(at_once, make_worker, gone):
+    """Else others could neither claim nor cancel it, and a worker declared gone would get it."""
+    make_worker("waits")
+    Queue.objects.create(name="a-plain")
+    Queue.objects.create(name="b-capped", max_concurrent=3)
+    plain = [enqueue("t", queue="a-plain", max_attempts=1).id for _ in range(3)]
+    capped = enqueue("t", queue="b-capped").id
+    taken = []
+    with psycopg.connect(database_url()) as holder:
+        holder.execute("SELECT FROM queues WHERE name = 'b-capped' FOR UPDATE")
+
+        def waits():
+            taken.extend(claims.claim_tasks("waits", ["a-plain", "b-capped"], 5))
+
+        def meanwhile():
+            eventually(lambda: waiting_for_a_lock() == 1)
+            if gone:
+                claims.unregister_worker("waits")
+            else:
+                assert len(claims.claim_tasks("other", ["a-plain"], 2)) == 2
+                assert operations.cancel(plain[2:], actor="a").done == 1
+            holder.rollback()
+
+        at_once(waits, meanwhile)
+    assert [task.id for task in taken] == ([] if gone else [capped])
+
+
+def waiting_for_a_lock():
+    [(count,)] = claims.query(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'",
+        [],
+    )
+    return count
 
 
 def test_an_operators_act_survives_a_deadlock(at_once, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from queues import operations
+from queues import claims, operations
 from queues.enqueue import NewTask, enqueue, enqueue_many
 from queues.models import Queue, Task, Worker
 from tests.conftest import eventually
@@ -105,6 +105,19 @@ def test_an_unknown_type_waits_for_a_worker_that_knows_it(run_worker):
 
 def test_an_idle_worker_is_woken_by_an_enqueue(run_worker):
     run_worker(QUEUE_POLL_SECONDS="3600").started()
+    eventually(lambda: Worker.objects.filter(idle_since__isnull=False).exists())
+    made = enqueue("echo", 1)
+    eventually(lambda: row(made).status == "completed")
+
+
+def test_a_worker_that_starts_anew_under_another_id_asks_to_be_notified_again(run_worker):
+    run_worker(QUEUE_POLL_SECONDS="3600", QUEUE_HEARTBEAT_SECONDS="0.2").started()
+    for _ in range(3):
+        eventually(lambda: Worker.objects.filter(idle_since__isnull=False).exists())
+        Worker.objects.update(status="gone", idle_since=None)
+        eventually(lambda: Worker.objects.filter(status="alive").exists())
+        # Wakes the one that sleeps, as a poll would.
+        claims.query("SELECT pg_notify('queue_tasks', 'default')", [])
     eventually(lambda: Worker.objects.filter(idle_since__isnull=False).exists())
     made = enqueue("echo", 1)
     eventually(lambda: row(made).status == "completed")

@@ -32,6 +32,7 @@ FUNCTIONS = [
     "dedupe_conflicts",
     "drop_old_archives",
     "enqueue_after",
+    "enqueue_all",
     "enqueue_once",
     "enqueue_task",
     "enqueue_tasks",

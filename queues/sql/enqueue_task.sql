@@ -59,6 +59,11 @@ BEGIN
     PERFORM set_config('opsconsole.checked_queue', '', true);
     IF id IS NULL THEN
         PERFORM require_queue(p_queue);
+        -- It was made in this very moment.
+        RETURN QUERY SELECT * FROM enqueue_task(
+            p_type, p_payload, p_queue, p_priority, p_run_at, p_dedupe_key, p_after, p_on_failure, p_tenant_id, p_max_attempts,
+            p_timeout, p_correlation_id);
+        RETURN;
     END IF;
     IF v_run_at <= v_now THEN
         PERFORM wake_workers(p_queue);

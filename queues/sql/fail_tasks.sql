@@ -45,7 +45,7 @@ BEGIN
            CASE WHEN r.id = ANY (v_done) THEN 'recorded'
                 WHEN t.lease = r.lease AND t.status IN ('failed', 'scheduled', 'pending')
                      AND (t.errors -> -1 ->> 'attempt')::integer = t.attempts
-                     AND t.errors -> -1 ->> 'class' NOT IN ('Lost', 'Requeued') THEN 'already'
+                     AND coalesce(t.errors -> -1 ->> 'class', '') NOT IN ('Lost', 'Requeued') THEN 'already'
                 ELSE 'stale' END,
            t.status, t.run_at
       FROM unnest(p_ids, p_leases) r(id, lease) LEFT JOIN tasks t ON t.id = r.id;

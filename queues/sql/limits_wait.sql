@@ -5,8 +5,10 @@ CREATE OR REPLACE FUNCTION limits_wait(p_queues text[] DEFAULT NULL) RETURNS TAB
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT min((1 - q.tokens) / q.rate_limit - extract(epoch FROM clock_timestamp() - q.refilled_at)::double precision)
-      FROM queues q
+    -- Where there is a token already, something else, such as a cap, is what the queue waits for.
+    SELECT min(q.wait) FILTER (WHERE q.wait > 0)
+      FROM (SELECT *, (1 - tokens) / rate_limit - extract(epoch FROM clock_timestamp() - refilled_at)::double precision AS wait
+              FROM queues) q
      WHERE (p_queues IS NULL OR q.name = ANY (p_queues))
        AND NOT (q.paused AND (q.paused_until IS NULL OR q.paused_until > clock_timestamp()))
        AND EXISTS (SELECT FROM tasks t WHERE t.queue = q.name AND t.status = 'pending')

@@ -47,7 +47,8 @@ class Claimer:
         self._listener = Listener(queues)
         self._fault = RecurringFault("cannot claim, trying again")
         self._timeouts = claims.DefaultTimeouts(keep=TIMEOUTS_KEPT_SECONDS)
-        self._idle = False
+        # The worker id under which we have asked to be notified.
+        self._idle_as: str | None = None
         self._busy_since: float | None = None
 
     def stop(self) -> None:
@@ -64,7 +65,7 @@ class Claimer:
                 except (DatabaseError, InterfaceError) as error:
                     self._fault.report(error, pause=pause)
                     connection.close()
-                    self._idle = False
+                    self._idle_as = None
                     self.stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
                     pause = min(pause * 2, 10.0)
         finally:
@@ -85,33 +86,40 @@ class Claimer:
             tasks = claims.claim_tasks(worker, self.queues, room, self._timeouts)
         except WorkerGone:
             self._on_gone(worker)
-            self._idle = False
             return
         if tasks:
-            # A claim that got all of two or more ended the asking for notifications.
-            self._idle = self._idle and (room == 1 or len(tasks) < room)
             self.holdings.add(tasks)
-            if self._idle:
+            if len(tasks) > 1:
+                # Such a claim ends the asking for notifications.
+                self._idle_as = None
+            elif self._idle_as == worker:
                 # There was no more. Its handler starts meanwhile, which the search for more would delay.
                 self._sleep(most=LOOK_AGAIN_SECONDS)
-        elif self._wait_for_limits():
-            self._idle = False
-        elif self.drain:
-            if nothing_held:
-                self.stopping.set()
-            else:
-                self.holdings.wait_empty(settings.QUEUE_POLL_SECONDS)
-        elif not self._idle:
+            return
+        waiting, next_token = claims.limits_wait(self.queues)
+        poll = settings.QUEUE_POLL_SECONDS
+        if self.drain:
+            self._drained(nothing_held, waiting, poll if next_token is None else next_token)
+        elif self._idle_as != worker:
             # Asked for notifications only now: look once more before sleeping.
             self._listener.files()
             claims.worker_idle(worker)
-            self._idle = True
+            self._idle_as = worker
         else:
-            self._sleep()
+            self._sleep(most=poll if next_token is None else max(0.001, next_token))
+
+    def _drained(self, nothing_held: bool, waiting: bool, seconds: float) -> None:
+        """Stop when nothing is due and nothing held; where a limit is all that tasks wait for, wait."""
+        if waiting:
+            self.wake.wait(min(settings.QUEUE_POLL_SECONDS, max(0.001, seconds)))
+        elif nothing_held:
+            self.stopping.set()
+        else:
+            self.holdings.wait_empty(settings.QUEUE_POLL_SECONDS)
 
     def _wait_for_room(self, worker: str) -> None:
         """Sleep. Who is busy for longer than a moment asks for no notifications meanwhile."""
-        if not self._idle:
+        if self._idle_as != worker:
             self._sleep()
             return
         now = time.monotonic()
@@ -120,22 +128,12 @@ class Claimer:
             self._sleep(most=BUSY_SECONDS)
         else:
             claims.worker_busy(worker)
-            self._idle = False
-
-    def _wait_for_limits(self) -> bool:
-        """Where due tasks wait only for a limit: sleep until the next token, or, to drain, the poll."""
-        waiting, next_token = claims.limits_wait(self.queues)
-        if next_token is not None and next_token <= 0:
-            # There is one: something else, such as a cap, is what they wait for.
-            next_token = None
-        poll = settings.QUEUE_POLL_SECONDS
-        if not waiting or (next_token is None and not self.drain):
-            return False
-        self.wake.wait(poll if next_token is None else min(poll, max(0.001, next_token)))
-        return True
+            self._idle_as = None
 
     def _sleep(self, most: float = math.inf) -> None:
-        """Until a notification, room in the buffer, or the poll that makes up for a lost one."""
+        """Until a notification for us, room in the buffer, or the poll that makes up for a lost one."""
         seconds = min(most, settings.QUEUE_POLL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
-        if self.wake.wait(seconds, *self._listener.files()):
-            self._listener.heard()
+        until = time.monotonic() + seconds
+        while self.wake.wait(max(0.0, until - time.monotonic()), *self._listener.files()):
+            if self._listener.heard() or self.wake.is_set():
+                return

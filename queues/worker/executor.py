@@ -117,8 +117,10 @@ class Executors:
         self._running.discard(done)
         self._board.end(slot)
         self._coroutine_slots.append(slot)
-        if (next := self.holdings.unpark()) and (handler := registry.find(next.task.type)):
-            self._start_coroutine(next, handler)
+        # One that was lost meanwhile leaves its place to the one after it.
+        while self._coroutine_slots and (next := self.holdings.unpark()):
+            if handler := registry.find(next.task.type):
+                self._start_coroutine(next, handler)
         self._done(holding, judge.NOTHING if done.cancelled() else done.result())
 
     def _done(self, holding: Holding, outcome: Outcome) -> None:

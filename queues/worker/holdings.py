@@ -21,14 +21,19 @@ class Holding:
 
     `lost`: it is another's by now. `abandoned`: its outcome was recorded while its handler, which
     does not stop at its timeout, still runs; whatever that handler returns is thrown away.
-    `cancel` ends a coroutine that runs it.
+    `cancel` ends a coroutine that runs it. `share`: of a thread's time, less than 1 where one call
+    takes many tasks; 0 for a coroutine, which takes a place on the event loop instead.
     """
 
-    __slots__ = ("abandoned", "cancel", "claimed", "context", "lost", "returned", "started", "task")
+    __slots__ = (
+        *("abandoned", "cancel", "claimed", "context", "lost", "returned", "share", "started"),
+        "task",
+    )
 
     def __init__(self, task: ClaimedTask, claimed: float) -> None:
         self.task = task
         self.claimed = claimed
+        self.share = registry.share(task.type)
         self.started: float | None = None
         self.returned = False
         self.lost = False
@@ -75,9 +80,8 @@ class Holdings:
         self._held: set[Holding] = set()
         self._waiting = 0
         self._low_mark = 0
-        # How much of an executor thread a task of the recent claims needed: less than 1 for those
-        # that share a call (batch handlers) or an event loop (coroutines).
-        self._weight = 1.0
+        # The mean share of the tasks of the latest claim.
+        self._share = 1.0
         self._finished = 0
         self._samples: deque[tuple[float, int]] = deque()
         self._closed = False
@@ -102,15 +106,28 @@ class Holdings:
             self._low_mark = recent
             return recent if waiting <= recent else 0
         self._low_mark = 0
-        unfinished = sum(not holding.returned for holding in list(self._held))
-        return min(LARGEST_CLAIM, round(self.concurrency / self._weight)) - unfinished
+        return min(LARGEST_CLAIM, self._places())
+
+    def _places(self) -> int:
+        """Free places: of threads, in tasks like those of the latest claim, and of the event loop
+        where that claim brought coroutines alone. Each claim may double what runs there, no more:
+        what comes next may be for threads. Coroutines without a place there count for threads, so that
+        a full loop neither stops the threads nor lets us hoard.
+        """
+        unfinished = [holding for holding in list(self._held) if not holding.returned]
+        parked = len(self._parked)
+        in_loop = sum(holding.share == 0 for holding in unfinished) - parked
+        in_threads = sum(holding.share for holding in unfinished) + parked
+        if self._share == 0 and in_loop < registry.COROUTINES:
+            return min(registry.COROUTINES - in_loop, in_loop + self.concurrency)
+        return round((self.concurrency - in_threads) / (self._share or 1.0))
 
     def add(self, tasks: list[ClaimedTask]) -> None:
         now = time.monotonic()
         new = [Holding(task, now) for task in tasks]
-        weight = sum(registry.weight(task.type, self.concurrency) for task in tasks) / len(tasks)
+        share = sum(holding.share for holding in new) / len(new)
         with self._changed:
-            self._weight = weight
+            self._share = share
             self._held.update(new)
             self._buffer.extend(new)
             # Who is woken for nothing delays the others.

@@ -33,7 +33,11 @@ BEGIN
                n.max_concurrent IS NOT NULL OR n.max_per_tenant IS NOT NULL OR n.rate_limit IS NOT NULL
                OR p_tenant_cap IS NOT NULL AS limited,
                CASE w.kind WHEN 'process' THEN w.status END AS worker, w.idle_since IS NOT NULL AS idle,
-               (SELECT run_at FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1) AS due
+               (SELECT run_at FROM tasks WHERE status = 'scheduled' ORDER BY run_at, id LIMIT 1) AS due,
+               (SELECT true FROM queues l
+                 WHERE (p_queues IS NULL OR l.name = ANY (p_queues))
+                   AND (l.max_concurrent IS NOT NULL OR l.max_per_tenant IS NOT NULL OR l.rate_limit IS NOT NULL
+                        OR p_tenant_cap IS NOT NULL) LIMIT 1) AS any_limited
           FROM queues n LEFT JOIN workers w ON w.id = p_worker
          WHERE p_queues IS NULL OR n.name = ANY (p_queues)
          ORDER BY array_position(p_queues, n.name), n.name LOOP
@@ -44,15 +48,16 @@ BEGIN
             IF q.due <= clock_timestamp() THEN
                 PERFORM promote_due();
             END IF;
-        END IF;
-        EXIT WHEN v_left = 0;
-        v_ids := NULL;
-        IF q.limited THEN
-            IF v_locked IS NULL THEN
+            IF q.any_limited THEN
+                -- Before anything is taken: what is taken must not wait for the locks of others.
                 v_locked := lock_limited(p_queues, p_tenant_cap);
                 -- The wait for those rows may have outlived the worker.
                 EXIT WHEN v_locked <> '{}' AND (SELECT status FROM workers WHERE id = p_worker) = 'gone';
             END IF;
+        END IF;
+        EXIT WHEN v_left = 0;
+        v_ids := NULL;
+        IF q.limited THEN
             CONTINUE WHEN q.name <> ALL (v_locked);
             v_ids := pick_limited(q.name, v_left, p_tenants, p_tenant_cap);
         ELSIF q.paused THEN
@@ -80,9 +85,13 @@ BEGIN
             PERFORM claim_heads(q.name, v_left);
         END IF;
     END LOOP;
-    -- Who got less than it asked for has room still, and wants to hear of more; who asked for one may have
-    -- done it before the next comes, and says itself when it is busy for longer (worker_busy).
-    IF v_left = 0 AND p_limit > 1 AND (v_idle OR v_worker = 'ephemeral') THEN
+    IF v_worker IS NULL THEN
+        -- There is none of these queues. Who asks is told all the same when it is gone.
+        PERFORM seat_worker(p_worker);
+    END IF;
+    -- Many tasks at once: enqueuers need not notify a worker that will look for more. One alone may be done before
+    -- the next comes; a worker that is busy with it for longer says so itself (worker_busy).
+    IF p_limit - v_left > 1 AND (v_idle OR v_worker = 'ephemeral') THEN
         UPDATE workers SET idle_since = NULL WHERE id = p_worker AND idle_since IS NOT NULL;
     END IF;
 END

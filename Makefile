@@ -32,12 +32,14 @@ reset: runtime
 test: check
 	$(bin)/python -m pytest
 
-# Left out: the browser, and what has nothing to do with Django.
+# What has nothing to do with Django's version: browsers, bare SQL, processes that are killed.
+same_on_any_django := $(addprefix --ignore tests/test_,$(addsuffix .py,bootstrap browser contract contract_projects \
+	contract_settle embedded_postgres payment_browser races restart storm webhook_processes))
+
 test-newest:
 	@BOOTSTRAP_VENV=.venv-newest BOOTSTRAP_LEAST=3.12 sh scripts/bootstrap.sh requirements-dev.txt requirements-newest.txt
 	DJANGO_SETTINGS_MODULE=tests.settings .venv-newest/bin/python -W error manage.py makemigrations --check
-	.venv-newest/bin/python -m pytest --ignore tests/test_browser.py --ignore tests/test_bootstrap.py \
-		--ignore tests/test_embedded_postgres.py
+	.venv-newest/bin/python -m pytest $(same_on_any_django)
 
 check: dev
 	$(bin)/ruff check .

@@ -106,6 +106,15 @@ def test_a_failure_of_another_payment_does_not_end_an_authorized_one():
     assert Transaction.objects.get().status == "authorized"
 
 
+def test_an_authorization_that_comes_after_its_own_failure_is_late_whatever_else_failed():
+    deliver("payment.failed", "evt_1", id="pay_0")
+    deliver("payment.failed", "evt_2", id="pay_1")
+    assert verdict(deliver("payment.authorized", "evt_3", id="pay_1")) == "stale"
+    assert verdict(deliver("payment.authorized", "evt_4", id="pay_2")) == "accepted"
+    row = Transaction.objects.get()
+    assert (row.status, row.payment_id) == ("authorized", "pay_2")
+
+
 def test_a_refund_before_the_payment_leaves_nothing_to_fulfil():
     deliver("refund.processed", "evt_1")
     assert verdict(deliver("payment.captured", "evt_2")) == "stale"

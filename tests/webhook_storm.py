@@ -172,11 +172,11 @@ class Order:
 
 
 def storm_of(orders: int, deliveries: int) -> list[Delivery]:
-    """Every event of the orders and one that names none, some told again, in any order."""
+    """Every event of the orders and one that names none, many told again, in any order."""
     chance = random.Random(7)
     events = [event for number in range(orders) for event in Order(number).events()]
     nameless = '{"event": "settlement.processed", "payload": {}}'
-    events.append({"provider": "razorpay", "event_id": "settlement", "body": nameless})
+    events += [{"provider": "razorpay", "event_id": "settlement", "body": nameless}] * 5
     events += chance.choices(events, k=deliveries - len(events))
     chance.shuffle(events)
     return events

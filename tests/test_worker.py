@@ -1,6 +1,5 @@
 """The worker as a real process: what it does is read from the rows it leaves."""
 
-import itertools
 import json
 import signal
 from collections import Counter
@@ -367,14 +366,12 @@ def test_a_rate_limit_is_kept_and_used(run_worker):
     """Neither more nor much less than it allows; a drain waits for the tokens it needs."""
     Queue.objects.filter(name="default").update(rate_limit=50, burst=1)
     enqueue_many(NewTask(type="echo") for _ in range(100))
-    assert run_worker("--drain", "--concurrency", "1").wait() == 0
+    # Did it wait for the poll instead of the next token, it would not end.
+    drain = run_worker("--drain", "--concurrency", "1", QUEUE_POLL_SECONDS="3600")
+    assert drain.wait() == 0
     began = sorted(Task.objects.filter(status="completed").values_list("started_at", flat=True))
     assert len(began) == 100
-    seconds = (began[-1] - began[0]).total_seconds()
-    assert seconds >= 1.9
-    assert max((b - a).total_seconds() for a, b in itertools.pairwise(began)) < 0.8, (
-        "it waited for the poll instead of the next token"
-    )
+    assert (began[-1] - began[0]).total_seconds() >= 1.9
 
 
 def test_a_worker_signs_off_after_its_connections_were_cut(run_worker, sql, tmp_path):

@@ -5,8 +5,8 @@ CREATE OR REPLACE FUNCTION limits_wait(p_queues text[] DEFAULT NULL) RETURNS TAB
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    -- Where there is a token already, something else, such as a cap, is what the queue waits for.
-    SELECT min(q.wait) FILTER (WHERE q.wait > 0)
+    -- A token that is there already came this moment (0), or it is a cap that the queue waits for.
+    SELECT min(greatest(q.wait, 0)) FILTER (WHERE q.wait > 0 OR q.max_concurrent IS NULL AND q.max_per_tenant IS NULL)
       FROM (SELECT *, (1 - tokens) / rate_limit - extract(epoch FROM clock_timestamp() - refilled_at)::double precision AS wait
               FROM queues) q
      WHERE (p_queues IS NULL OR q.name = ANY (p_queues))

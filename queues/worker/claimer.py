@@ -22,6 +22,7 @@ log = structlog.get_logger("queues.worker")
 TIMEOUTS_KEPT_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.02
 BUSY_SECONDS = 0.05
+SHORTEST_SECONDS = 0.002
 
 
 class Claimer:
@@ -106,12 +107,12 @@ class Claimer:
             claims.worker_idle(worker)
             self._idle_as = worker
         else:
-            self._sleep(most=poll if next_token is None else max(0.001, next_token))
+            self._sleep(most=poll if next_token is None else max(SHORTEST_SECONDS, next_token))
 
     def _drained(self, nothing_held: bool, waiting: bool, seconds: float) -> None:
         """Stop when nothing is due and nothing held; where a limit is all that tasks wait for, wait."""
         if waiting:
-            self.wake.wait(min(settings.QUEUE_POLL_SECONDS, max(0.001, seconds)))
+            self.wake.wait(min(settings.QUEUE_POLL_SECONDS, max(SHORTEST_SECONDS, seconds)))
         elif nothing_held:
             self.stopping.set()
         else:

@@ -240,7 +240,7 @@ PAYMENTS_API_TOKENS = env.list("PAYMENTS_API_TOKENS", default=[])
 # An order that nobody announced: "fulfil" it when it is paid, or "hold" it for a person.
 PAYMENTS_UNEXPECTED = _choice("PAYMENTS_UNEXPECTED", "fulfil", "hold")
 # What a checkout's callback proves: "paid" where payments are captured at once, else "authorized".
-PAYMENTS_CALLBACK_STATUS = _choice("PAYMENTS_CALLBACK_STATUS", "paid", "authorized")
+PAYMENTS_CALLBACK_STATUS = _choice("PAYMENTS_CALLBACK_STATUS", "authorized", "paid")
 # What fulfilling an order does: a function of the transaction's row and the task's context.
 PAYMENTS_EFFECT = env.str("PAYMENTS_EFFECT", default="payments.handlers.enqueue_receipt")
 # How often the providers are asked, and how far back; 0 hours: never of itself.

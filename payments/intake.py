@@ -155,7 +155,8 @@ def record(post: Post, event: Event) -> Receipt:
 
 def reject(post: Post, refusal: Rejected) -> Receipt:
     """Keep a delivery that is not as it should be, as far as there is room."""
-    signed = not isinstance(refusal, BadSignature)
+    # Anybody can send a callback; only a webhook whose signature fits is worth the kept room.
+    signed = post.source is Source.WEBHOOK and not isinstance(refusal, BadSignature)
     room = REJECTED_PER_HOUR if signed else min(UNSIGNED_PER_HOUR, REJECTED_PER_HOUR)
     [(delivery_id,)] = query(
         "SELECT reject_delivery(%s, %s, %s, %s::jsonb, %s, %s, %s)",

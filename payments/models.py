@@ -194,6 +194,12 @@ class WebhookDelivery(models.Model):
                 condition=Q(verdict="duplicate"),
             ),
             models.Index("received_at", "id", name="webhook_deliveries_received"),
+            models.Index(
+                "received_at",
+                "id",
+                name="webhook_deliveries_repeats",
+                condition=Q(verdict__in=["duplicate", "stale"]),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -35,6 +35,7 @@ os.environ.setdefault("RAZORPAY_KEY_SECRET", "key-secret")
 os.environ.setdefault("STRIPE_API_KEY", "sk_test_key")
 os.environ["PAYMENTS_API_TOKENS"] = "shop-token"
 os.environ.setdefault("PAYMENTS_RECONCILE_HOURS", "0")
+os.environ.setdefault("PAYMENTS_CALLBACK_STATUS", "paid")
 os.environ["HTTP_REQUEST_ALLOWED_HOSTS"] = "127.0.0.1"
 
 from opsconsole.settings import *  # noqa: E402, F403

@@ -241,3 +241,12 @@ def test_minor_units_are_kept_as_they_came_whatever_the_currency(currency, text)
     row = Transaction.objects.get()
     assert (row.amount, row.currency) == (50000, currency)
     assert format_amount(row.amount, row.currency) == text
+
+
+def test_a_lone_partial_refund_is_held_until_the_payment_is_told():
+    tell("partially_refunded", "evt_1")
+    row = Transaction.objects.get()
+    assert (row.held_at is not None, row.task_id) == (True, None)
+    tell("paid", "evt_2")
+    row = Transaction.objects.get()
+    assert (row.status, row.held_at, row.task_id is not None) == ("partially_refunded", None, True)

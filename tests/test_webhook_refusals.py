@@ -124,10 +124,6 @@ BAD_FIELDS = [
     ({"order": "o" * 101}, "order_id is 101 characters long; the most is 100."),
     ({"id": None}, "id is missing, not a text."),
     ({"id": ["pay_1"]}, "id is a list, not a text."),
-    ({"email": "a\x00@b.c"}, "email holds a character that cannot be printed."),
-    ({"email": "a@b.c\nBcc: x@y.z"}, "email holds a character that cannot be printed."),
-    ({"email": "\ud800@b.c"}, "email holds a character that cannot be printed."),
-    ({"email": {}}, "email is an object, not a text."),
 ]
 
 

@@ -63,7 +63,9 @@ def test_a_payment_without_an_order_stands_for_it(gap):
     assert Transaction.objects.get().order_id == "pay_1"
 
 
-@pytest.mark.parametrize("email", [None, "", "void@razorpay.com"])
+@pytest.mark.parametrize(
+    "email", [None, "", "void@razorpay.com", "a\u200b@b.c", "a@b.c\nBcc: x@y.z", "\ud800@b.c", {}]
+)
 def test_a_payment_without_an_address_is_recorded_without_one(email):
     assert deliver(email=email, notes={"a": "b"}).status_code == 200
     assert Transaction.objects.get().email is None

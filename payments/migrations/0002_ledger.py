@@ -192,6 +192,10 @@ class Migration(migrations.Migration):
             model_name='webhookdelivery',
             index=models.Index(models.F('received_at'), models.F('id'), name='webhook_deliveries_received'),
         ),
+        migrations.AddIndex(
+            model_name='webhookdelivery',
+            index=models.Index(models.F('received_at'), models.F('id'), condition=models.Q(('verdict__in', ['duplicate', 'stale'])), name='webhook_deliveries_repeats'),
+        ),
         migrations.AddConstraint(
             model_name='transaction',
             constraint=models.CheckConstraint(condition=models.Q(('status__in', ['created', 'authorized', 'paid', 'failed', 'partially_refunded', 'refunded'])), name='transactions_status_known'),

@@ -165,7 +165,8 @@ def _refunded(content: dict[str, Any], payment: dict[str, Any]) -> int:
 
 
 def _email(payment: dict[str, Any]) -> str | None:
-    email = parse.optional_text(payment, "email", most=320)
+    # An odd address must not cost us the news of the money.
+    email = parse.lenient_text(payment, "email", most=320)
     return None if email == NO_EMAIL else email
 
 

@@ -130,7 +130,7 @@ def _of_intent(event_id: str, event_type: str, intent: dict[str, Any]) -> Event:
         event_type=event_type,
         order_id=_order(intent),
         payment_id=parse.text(intent, "id"),
-        email=parse.optional_text(intent, "receipt_email", most=320),
+        email=parse.lenient_text(intent, "receipt_email", most=320),
         amount=parse.amount(intent, amount),
         currency=currency_of(intent),
         status=status,
@@ -152,13 +152,13 @@ def _of_checkout(event_id: str, event_type: str, session: dict[str, Any]) -> Eve
             note="No money has come by this checkout yet.",
         )
     details = session.get("customer_details")
-    email = parse.optional_text(details, "email", most=320) if isinstance(details, dict) else None
+    email = parse.lenient_text(details, "email", most=320) if isinstance(details, dict) else None
     return Event(
         event_id=event_id,
         event_type=event_type,
         order_id=order_id,
         payment_id=payment_id,
-        email=email or parse.optional_text(session, "customer_email", most=320),
+        email=email or parse.lenient_text(session, "customer_email", most=320),
         amount=parse.amount(session, "amount_total"),
         currency=currency_of(session),
         status=status,

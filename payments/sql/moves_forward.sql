@@ -7,7 +7,7 @@ SELECT CASE p_row.status
     WHEN 'authorized' THEN p_new IN ('paid', 'partially_refunded', 'refunded')
                            OR p_new = 'failed' AND p_payment_id IS NOT DISTINCT FROM coalesce(p_row.payment_id, p_payment_id)
     WHEN 'failed' THEN p_new IN ('paid', 'partially_refunded', 'refunded')
-                       OR p_new = 'authorized' AND p_payment_id <> p_row.payment_id AND NOT EXISTS (
+                       OR p_new = 'authorized' AND p_payment_id IS DISTINCT FROM p_row.payment_id AND NOT EXISTS (
                               SELECT FROM webhook_deliveries d
                                WHERE d.transaction_id = p_row.id AND d.payment_id = p_payment_id
                                  AND d.verdict IN ('accepted', 'stale') AND d.claim ->> 'status' = 'failed')

@@ -17,6 +17,7 @@ DECLARE
     v_order text := order_of_payment(p_provider, p_claim ->> 'order_id', v_payment);
     v_row transactions;
     v_fault text;
+    v_told boolean := false;
 BEGIN
     INSERT INTO transactions AS t (provider, order_id, payment_id, email, amount, currency, refunded, status, paid_at)
     VALUES (p_provider, v_order, v_payment, p_claim ->> 'email', (p_claim ->> 'amount')::bigint, p_claim ->> 'currency',
@@ -54,12 +55,17 @@ BEGIN
         reason := CASE WHEN changed THEN ''
                        WHEN verdict = 'accepted' THEN format('The order is %s already: nothing to do.', replace(v_row.status, '_', ' '))
                        ELSE format('The order is %s; %s came too late.', replace(v_row.status, '_', ' '), replace(v_new, '_', ' ')) END;
-        IF NOT changed AND NOT p_accept THEN
+        -- Held only because nobody had told that it was paid in full.
+        v_told := v_new = 'paid' AND v_row.status = 'partially_refunded' AND v_row.held_at IS NOT NULL AND NOT p_hold;
+        IF NOT changed AND NOT v_told AND NOT (
+            p_accept AND money_has_come(v_new) AND v_payment IS NOT DISTINCT FROM coalesce(v_row.payment_id, v_payment)) THEN
             RETURN NEXT;
             RETURN;
         END IF;
         UPDATE transactions t
-           SET status = CASE WHEN changed THEN v_new ELSE t.status END,
+           SET provider = CASE WHEN p_accept THEN p_provider ELSE t.provider END,
+               held_at = CASE WHEN NOT v_told THEN t.held_at END,
+               status = CASE WHEN changed THEN v_new ELSE t.status END,
                refunded = greatest(t.refunded, v_refunded),
                payment_id = CASE WHEN changed THEN coalesce(v_payment, t.payment_id) ELSE coalesce(t.payment_id, v_payment) END,
                email = CASE WHEN p_accept THEN coalesce(p_claim ->> 'email', t.email) ELSE coalesce(t.email, p_claim ->> 'email') END,
@@ -72,9 +78,11 @@ BEGIN
     transaction_id := v_row.id;
     IF v_row.status IN ('paid', 'partially_refunded') AND v_row.task_id IS NULL AND v_row.fulfilled_at IS NULL
        AND v_row.held_at IS NULL THEN
-        IF p_hold AND v_row.expected_at IS NULL THEN
+        IF v_row.expected_at IS NULL AND (p_hold OR v_new = 'partially_refunded') AND NOT v_told THEN
+            -- A refund alone may be of an order that was fulfilled long before this ledger knew of it.
             UPDATE transactions t SET held_at = clock_timestamp() WHERE t.id = v_row.id;
-            reason := 'Nobody announced this order: held until a person releases it.';
+            reason := 'Nobody announced this order: held until a person releases it'
+                      || CASE WHEN p_hold THEN '.' ELSE ', or the news comes that it was paid.' END;
         ELSE
             task_id := start_fulfilment(v_row.id, p_delivery);
         END IF;

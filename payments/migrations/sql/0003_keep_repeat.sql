@@ -18,10 +18,14 @@ BEGIN
     ELSIF v_order IS NOT NULL THEN
         SELECT count(*) INTO v_alike FROM (
             SELECT FROM webhook_deliveries d WHERE d.order_id = v_order AND d.verdict = p_verdict LIMIT p_most) n;
+    ELSIF v_event IS NOT NULL THEN
+        SELECT count(*) INTO v_alike FROM (
+            SELECT FROM webhook_deliveries d
+             WHERE d.provider = p_provider AND d.event_id = v_event AND d.verdict = 'duplicate' LIMIT p_most) n;
     ELSE
         SELECT count(*) INTO v_alike FROM (
             SELECT FROM webhook_deliveries d
-             WHERE d.provider = p_provider AND d.verdict = p_verdict AND d.event_id IS NOT DISTINCT FROM v_event
+             WHERE d.provider = p_provider AND d.verdict = p_verdict AND d.event_id IS NULL
                AND d.order_id IS NULL AND d.transaction_id IS NULL LIMIT p_most) n;
     END IF;
     IF v_alike < p_most THEN

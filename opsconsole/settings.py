@@ -247,7 +247,7 @@ PAYMENTS_EFFECT = env.str("PAYMENTS_EFFECT", default="payments.handlers.enqueue_
 PAYMENTS_RECONCILE_HOURS = env.float("PAYMENTS_RECONCILE_HOURS", default=1.0)
 PAYMENTS_RECONCILE_DAYS = env.int("PAYMENTS_RECONCILE_DAYS", default=3)
 # Deliveries are deleted after so many days: rejected ones, repeats (duplicate, stale), all others.
-PAYMENTS_KEEP_REJECTED_DAYS = env.int("PAYMENTS_KEEP_REJECTED_DAYS", default=30)
+PAYMENTS_KEEP_REJECTED_DAYS = env.int("PAYMENTS_KEEP_REJECTED_DAYS", default=7)
 PAYMENTS_KEEP_REPEATS_DAYS = env.int("PAYMENTS_KEEP_REPEATS_DAYS", default=180)
 PAYMENTS_KEEP_DAYS = env.int("PAYMENTS_KEEP_DAYS", default=2555)
 

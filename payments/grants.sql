@@ -7,9 +7,9 @@ DECLARE
     v_role text;
     v_verbs constant text[] := ARRAY['expect_order'];
     v_others constant text[] := ARRAY[
-        'receive_delivery', 'event_contradiction', 'ledger_differences', 'keep_repeat', 'apply_event', 'order_of_payment',
-        'money_has_come', 'payment_fault', 'moves_forward', 'start_fulfilment', 'reject_delivery', 'fulfil_again',
-        'handle_delivery', 'purge_deliveries'];
+        'receive_delivery', 'event_contradiction', 'ledger_differences', 'keep_repeat', 'apply_event', 'bring_forward',
+        'payment_fault', 'fold_order', 'record_payment', 'update_order', 'judge_event', 'undo_refund', 'payment_rank',
+        'money_has_come', 'start_fulfilment', 'reject_delivery', 'fulfil_again', 'handle_delivery', 'purge_deliveries'];
 BEGIN
     FOR v_function, v_name IN
         SELECT p.oid::regprocedure, p.proname FROM pg_proc p
@@ -37,7 +37,7 @@ BEGIN
         SELECT c.oid::regclass AS relation, c.relname, r.rolname
           FROM pg_class c JOIN pg_roles r ON r.rolname IN ('opsconsole_worker', 'service_role', 'authenticated', 'anon')
          WHERE c.relnamespace = 'public'::regnamespace AND pg_has_role(c.relowner, 'USAGE')
-           AND c.relname IN ('transactions', 'webhook_deliveries', 'fulfilments', 'reconciliations', 'reconciliation_rows')
+           AND c.relname IN ('transactions', 'order_payments', 'webhook_deliveries', 'fulfilments', 'reconciliations', 'reconciliation_rows')
     LOOP
         EXECUTE format('REVOKE ALL ON %s FROM %I', v.relation, v.rolname);
         IF v.rolname = 'service_role' AND v.relname = 'transactions' THEN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 from uuid import UUID
 
@@ -30,12 +30,12 @@ from queues.database import query
 
 log = structlog.get_logger(__name__)
 
-# What an outsider, or a provider that repeats itself, can make us store.
-REJECTED_PER_HOUR = 200
-# The rest of them is kept for signed deliveries that we cannot read: those may be money.
+# What an outsider, or a provider that repeats itself, can make us store. A signed delivery that we
+# cannot read may be money: it has room of its own, and its body is kept.
 UNSIGNED_PER_HOUR = 150
+UNSIGNED_BODY_BYTES = 2 * 1024
+UNREADABLE_PER_HOUR = 200
 REPEATS_KEPT = 100
-REJECTED_BODY_BYTES = 64 * 1024
 HEADER_CHARACTERS = 200
 KEPT_HEADERS = ("content-type", "user-agent", "x-forwarded-for")
 
@@ -106,6 +106,9 @@ def receive_callback(
         proven = provider.verify_callback(fields)
     except Rejected as refusal:
         return reject(post, refusal)
+    # What it proves, without the signature that proves it.
+    told = {"order_id": proven.order_id, "payment_id": proven.payment_id}
+    post = replace(post, body=dumps(told).encode())
     row = Transaction.objects.filter(order_id=proven.order_id, provider=provider_name).first()
     if row is None:
         return reject(post, UnknownOrder(f"Nobody announced the order {proven.order_id}."))
@@ -154,25 +157,30 @@ def record(post: Post, event: Event) -> Receipt:
 
 
 def reject(post: Post, refusal: Rejected) -> Receipt:
-    """Keep a delivery that is not as it should be, as far as there is room."""
-    # Anybody can send a callback; only a webhook whose signature fits is worth the kept room.
+    """Keep a delivery that is not as it should be, as far as there is room.
+
+    A signed webhook is answered 200 once it is kept: it waits for a person, and its provider would
+    send the same again, and in the end nothing more. Without room it is to come again.
+    """
+    # Anybody can send a callback.
     signed = post.source is Source.WEBHOOK and not isinstance(refusal, BadSignature)
-    room = REJECTED_PER_HOUR if signed else min(UNSIGNED_PER_HOUR, REJECTED_PER_HOUR)
     [(delivery_id,)] = query(
-        "SELECT reject_delivery(%s, %s, %s, %s::jsonb, %s, %s, %s)",
+        "SELECT reject_delivery(%s, %s, %s, %s::jsonb, %s, %s, %s, %s)",
         [
             post.provider,
             post.source.value,
-            post.body[:REJECTED_BODY_BYTES],
+            post.body if signed else post.body[:UNSIGNED_BODY_BYTES],
             dumps(post.headers),
             refusal.reason,
-            room,
+            signed,
+            UNREADABLE_PER_HOUR if signed else UNSIGNED_PER_HOUR,
             post.took,
         ],
     )
+    answer = 200 if delivery_id else 503
     receipt = Receipt(
         verdict=Verdict.REJECTED,
-        http_status=refusal.http_status,
+        http_status=answer if signed else refusal.http_status,
         reason=refusal.reason,
         delivery_id=delivery_id,
     )
@@ -185,7 +193,8 @@ def _logged(post: Post, event: Event | None, receipt: Receipt) -> Receipt:
         provider=post.provider,
         source=post.source.value,
         verdict=receipt.verdict.value,
-        reason=receipt.reason,
+        # A mismatch quotes amounts and addresses; its delivery has them.
+        reason=receipt.reason if receipt.verdict is Verdict.REJECTED else "",
         event_type=event.event_type if event else "",
         order_id=event.order_id if event else None,
         delivery_id=receipt.delivery_id and str(receipt.delivery_id),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+from django.conf import settings
 from django.db import DatabaseError, transaction
 from psycopg.errors import DataError, InvalidParameterValue
 
@@ -53,6 +54,9 @@ def expect_order(
             raise OrderError(f"{name} is a text, not {value!r}.")
     if email is not None and not isinstance(email, str):
         raise OrderError(f"email is a text, not {email!r}.")
+    if provider not in settings.PAYMENT_PROVIDERS:
+        names = ", ".join(settings.PAYMENT_PROVIDERS)
+        raise OrderError(f"There is no provider {provider!r}; PAYMENT_PROVIDERS has {names}.")
     if not all(text.isprintable() for text in (order_id, currency, provider, email or "")):
         raise OrderError("A text of the order holds a character that cannot be printed.")
     try:

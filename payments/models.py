@@ -1,10 +1,11 @@
-"""The nouns of payments: each delivery of a webhook, the ledger with one row an order, the effects of
-fulfilment, and what comparing the ledger with its providers found."""
+"""The nouns of payments: the ledger with one row an order, the payments that were tried for it, each
+delivery of a webhook, the effects of fulfilment, and what comparing the ledger with its providers found."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q, Value
+from django.db.models.functions import MD5
 
 from queues.models import DatabaseClock, NewTaskId
 
@@ -12,9 +13,12 @@ EMPTY = Value({}, output_field=models.JSONField())
 
 
 class Transaction(models.Model):
-    """One order's money. `order_id` is unique: that is what makes a replayed webhook harmless.
+    """One order's money. `order_id` is unique, over all providers: that is what makes a replayed
+    webhook harmless.
 
-    `expected_at`: when the order was announced (expect_order); null: its money came unannounced.
+    `payment_id`: the payment that paid it; until one has, the one that was heard of last.
+    `expected_at`, `expected_email`: when and for which address the order was announced
+    (expect_order); null: its money came unannounced. `email`: the address that a receipt goes to.
     `held_at`: it was paid unannounced and a person must release it to be fulfilled.
     """
 
@@ -31,9 +35,10 @@ class Transaction(models.Model):
 
     id = models.UUIDField(primary_key=True, db_default=NewTaskId(), editable=False)
     provider = models.TextField(db_default="razorpay")
-    order_id = models.TextField(unique=True)
+    order_id = models.TextField()
     payment_id = models.TextField(null=True, blank=True)
     email = models.TextField(null=True, blank=True)
+    expected_email = models.TextField(null=True, blank=True)
     amount = models.BigIntegerField(help_text="Minor units (paisa, cents).")
     currency = models.TextField(db_default="INR")
     refunded = models.BigIntegerField(db_default=0, help_text="Minor units given back so far.")
@@ -75,13 +80,7 @@ class Transaction(models.Model):
                 name="transactions_currency_is_iso_4217", condition=Q(currency__regex=r"^[A-Z]{3}$")
             ),
             models.CheckConstraint(name="transactions_order_id_given", condition=~Q(order_id="")),
-            # One payment is the money of one order.
-            models.UniqueConstraint(
-                "provider",
-                "payment_id",
-                name="transactions_payment_once",
-                condition=Q(payment_id__isnull=False),
-            ),
+            models.UniqueConstraint(fields=["order_id"], name="transactions_order_once"),
         ]
         indexes = [
             models.Index(
@@ -109,10 +108,30 @@ class Transaction(models.Model):
         return f"{self.order_id} ({self.status})"
 
 
+class OrderPayment(models.Model):
+    """One payment that was tried for an order, as far as its provider told. It is of one order only."""
+
+    pk = models.CompositePrimaryKey("provider", "payment_id")
+    provider = models.TextField()
+    payment_id = models.TextField()
+    transaction = models.ForeignKey(Transaction, models.PROTECT, related_name="payments")
+    status = models.TextField(choices=Transaction.Status.choices)
+    refunded = models.BigIntegerField(db_default=0, help_text="Minor units given back so far.")
+    created_at = models.DateTimeField(db_default=DatabaseClock())
+    updated_at = models.DateTimeField(db_default=DatabaseClock())
+
+    class Meta:
+        db_table = "order_payments"
+
+    def __str__(self) -> str:
+        return f"{self.payment_id} ({self.status})"
+
+
 class WebhookDelivery(models.Model):
     """One POST of a provider, as it came, and what we made of it.
 
     `source`: who told it: the provider's webhook, the browser's callback, or a reconciliation.
+    `signed`: it proved who sent it, also where it was rejected for what it says.
     `took`: seconds from the request's start to its commit. `handled_at`: a person has dealt with it.
     """
 
@@ -128,6 +147,9 @@ class WebhookDelivery(models.Model):
         CALLBACK = "callback"
         RECONCILIATION = "reconciliation"
 
+    # What waits for a person: a contradiction, or genuine news that we cannot read.
+    OPEN = Q(verdict__in=["mismatch", "rejected"], signed=True, handled_at__isnull=True)
+
     id = models.UUIDField(primary_key=True, db_default=NewTaskId(), editable=False)
     provider = models.TextField()
     source = models.TextField(choices=Source.choices, db_default=Source.WEBHOOK)
@@ -139,6 +161,7 @@ class WebhookDelivery(models.Model):
     # What the event says, for a person who compares, and for one who accepts it after all.
     claim = models.JSONField(null=True, blank=True)
     verdict = models.TextField(choices=Verdict.choices)
+    signed = models.BooleanField(db_default=True)
     reason = models.TextField(blank=True, db_default="")
     body = models.BinaryField()
     headers = models.JSONField(db_default=EMPTY)
@@ -180,12 +203,25 @@ class WebhookDelivery(models.Model):
             models.Index("verdict", F("id").desc(), name="webhook_deliveries_verdict"),
             models.Index("provider", F("id").desc(), name="webhook_deliveries_provider"),
             models.Index(
-                "received_at", name="webhook_deliveries_rejected", condition=Q(verdict="rejected")
+                "signed",
+                "received_at",
+                name="webhook_deliveries_rejected",
+                condition=Q(verdict="rejected"),
             ),
+            # What speaks of no order is known again by its body alone.
+            models.Index(
+                "provider",
+                MD5("body"),
+                name="webhook_deliveries_loose",
+                condition=Q(signed=True, order_id__isnull=True, transaction_id__isnull=True),
+            ),
+            # The rows of OPEN.
             models.Index(
                 "received_at",
-                name="webhook_deliveries_mismatch",
-                condition=Q(verdict="mismatch", handled_at__isnull=True),
+                name="webhook_deliveries_open",
+                condition=Q(
+                    verdict__in=["mismatch", "rejected"], signed=True, handled_at__isnull=True
+                ),
             ),
             models.Index(
                 "provider",
@@ -209,25 +245,30 @@ class WebhookDelivery(models.Model):
 class Fulfilment(models.Model):
     """The record of an order's effect, written in the transaction that marks it fulfilled.
 
-    `order_id` is unique: whatever runs twice, this exists once.
+    One for a transaction and one for an order's name: whatever runs twice, this exists once.
     """
 
     id = models.UUIDField(primary_key=True, db_default=NewTaskId(), editable=False)
-    order_id = models.TextField(unique=True)
-    transaction = models.ForeignKey(Transaction, models.PROTECT, related_name="fulfilments")
+    order_id = models.TextField()
+    transaction = models.OneToOneField(Transaction, models.PROTECT, related_name="fulfilment")
     task_id = models.UUIDField(null=True, blank=True)
     detail = models.JSONField(db_default=EMPTY)
     created_at = models.DateTimeField(db_default=DatabaseClock())
 
     class Meta:
         db_table = "fulfilments"
+        constraints = [models.UniqueConstraint(fields=["order_id"], name="fulfilments_order_once")]
 
     def __str__(self) -> str:
         return self.order_id
 
 
 class Reconciliation(models.Model):
-    """One comparison of the ledger with a provider's books, or with a statement from a file."""
+    """One comparison of the ledger with a provider's books, or with a statement from a file.
+
+    `unread`: payments of the other side that could not be read. `not_asked`: orders that the provider
+    did not list and that it was not asked for one by one, since they were too many.
+    """
 
     class Source(models.TextChoices):
         PROVIDER = "provider"
@@ -245,6 +286,8 @@ class Reconciliation(models.Model):
     missing_here = models.IntegerField(db_default=0)
     missing_there = models.IntegerField(db_default=0)
     different = models.IntegerField(db_default=0)
+    unread = models.IntegerField(db_default=0)
+    not_asked = models.IntegerField(db_default=0)
     error = models.TextField(blank=True, db_default="")
     started_at = models.DateTimeField(db_default=DatabaseClock())
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -258,7 +301,11 @@ class Reconciliation(models.Model):
 
 
 class ReconciliationRow(models.Model):
-    """One order on which the two sides do not agree, with what each says."""
+    """One payment on which the two sides do not agree, with what each says.
+
+    There is one open row for a payment, of the comparison that found it last. It stays open until a
+    person has dealt with it or the two sides agree.
+    """
 
     class Finding(models.TextChoices):
         MISSING_HERE = "missing_here"
@@ -269,6 +316,7 @@ class ReconciliationRow(models.Model):
     reconciliation = models.ForeignKey(
         Reconciliation, models.CASCADE, related_name="rows", db_index=False
     )
+    provider = models.TextField()
     finding = models.TextField(choices=Finding.choices)
     order_id = models.TextField(blank=True, db_default="")
     payment_id = models.TextField(blank=True, db_default="")
@@ -281,12 +329,23 @@ class ReconciliationRow(models.Model):
     delivery_id = models.UUIDField(null=True, blank=True)
     handled_at = models.DateTimeField(null=True, blank=True)
     handled_by = models.TextField(blank=True, db_default="")
+    found_at = models.DateTimeField(db_default=DatabaseClock())
 
     class Meta:
         db_table = "reconciliation_rows"
         ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                "provider",
+                "order_id",
+                "payment_id",
+                name="reconciliation_rows_open_once",
+                condition=Q(handled_at__isnull=True),
+            ),
+        ]
         indexes = [
             models.Index("reconciliation", "finding", "id", name="reconciliation_rows_of"),
+            models.Index("order_id", name="reconciliation_rows_order"),
         ]
 
     def __str__(self) -> str:

@@ -29,7 +29,8 @@ def body_of(
     refunded: int | None = None,
     **fields: Any,
 ) -> bytes:
-    """An event of Razorpay's. `refunded`: all that a refund.processed has given back so far."""
+    """An event of Razorpay's. `refunded`: all that a refund.processed has given back so far, or what a
+    refund.failed has not."""
     payment: dict[str, Any] = {
         "id": "pay_1",
         "entity": "payment",
@@ -44,7 +45,7 @@ def body_of(
     payload: dict[str, Any] = {"payment": {"entity": payment}}
     if event == "order.paid":
         payload["order"] = {"entity": {"id": order, "entity": "order", "amount": 50000}}
-    if event == "refund.processed":
+    if event in ("refund.processed", "refund.failed"):
         amount = payment["amount"] if refunded is None else refunded
         payload["refund"] = {"entity": {"id": "rfnd_1", "amount": amount, "payment_id": "pay_1"}}
         payment["amount_refunded"] = amount

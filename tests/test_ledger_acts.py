@@ -54,7 +54,7 @@ def test_a_fulfilment_that_failed_is_started_anew(sql):
         ("UPDATE transactions SET fulfilled_at = now()", "it was fulfilled already"),
         ("UPDATE transactions SET status = 'refunded'", "it is refunded, not paid"),
         ("UPDATE transactions SET status = 'created'", "it is created, not paid"),
-        ("DELETE FROM transactions", "there is no such transaction"),
+        ("DELETE FROM order_payments; DELETE FROM transactions", "there is no such transaction"),
     ],
 )
 def test_only_a_paid_order_that_lacks_its_fulfilment_is_fulfilled_anew(prepare, why, sql):
@@ -113,21 +113,31 @@ def test_a_second_payment_cannot_be_accepted_only_set_aside():
 
 
 def test_accepting_old_news_keeps_the_payment_that_paid():
+    ledger.expect_order("order_1", 50000)
+    assert verdict(deliver("payment.authorized", "evt_0", id="pay_0", amount=49900)) == "mismatch"
     deliver()
-    deliver("payment.failed", "evt_2", id="pay_0", amount=49900)
+    before = Transaction.objects.values().get()
     flagged = WebhookDelivery.objects.get(verdict="mismatch")
     ledger.handle_delivery(flagged.id, accept=True, actor="asha", reason="the price was changed")
-    row = Transaction.objects.get()
-    assert (row.status, row.payment_id) == ("paid", "pay_1")
+    assert Transaction.objects.values().get() == before
+    assert (before["status"], before["payment_id"], before["amount"]) == ("paid", "pay_1", 50000)
     assert Task.objects.count() == 1
 
 
-def test_a_rejected_delivery_can_be_set_aside_but_not_accepted():
+def test_what_nobody_signed_is_nothing_to_decide():
     post(body_of(), signature="0" * 64)
     rejected = WebhookDelivery.objects.get()
+    with pytest.raises(ActRefused, match="nothing proves who sent it"):
+        ledger.handle_delivery(rejected.id, accept=False, actor="asha", reason="a scanner")
+
+
+def test_a_signed_delivery_that_cannot_be_read_is_set_aside_but_not_accepted():
+    post(body_of(amount=0.5))
+    rejected = WebhookDelivery.objects.get(WebhookDelivery.OPEN)
     with pytest.raises(ActRefused, match="nothing that could be recorded"):
         ledger.handle_delivery(rejected.id, accept=True, actor="asha", reason="hope")
-    ledger.handle_delivery(rejected.id, accept=False, actor="asha", reason="a scanner")
+    ledger.handle_delivery(rejected.id, accept=False, actor="asha", reason="a test of theirs")
+    assert not WebhookDelivery.objects.filter(WebhookDelivery.OPEN).exists()
 
 
 def test_there_must_be_something_to_decide():
@@ -152,7 +162,12 @@ DAY = timedelta(days=1)
 
 
 def keep(verdict, age, **fields):
-    row = WebhookDelivery.objects.create(provider="razorpay", verdict=verdict, body=b"x", **fields)
+    row = WebhookDelivery.objects.create(
+        provider="razorpay",
+        verdict=verdict,
+        body=b"x",
+        **{"signed": verdict != "rejected"} | fields,
+    )
     WebhookDelivery.objects.filter(id=row.id).update(received_at=row.received_at - age)
     return row.id
 
@@ -166,22 +181,25 @@ def test_deliveries_are_deleted_when_they_were_kept_long_enough(settings, monkey
     for name, days in kept_days.items():
         for _ in range(3):
             keep(name, days * DAY + DAY / 2)
-    undecided = keep("mismatch", 4000 * DAY)
-    received = WebhookDelivery.objects.get(id=undecided).received_at
+    undecided = {keep("mismatch", 4000 * DAY), keep("rejected", 4000 * DAY, signed=True)}
+    received = WebhookDelivery.objects.latest("received_at").received_at
     keep("mismatch", 366 * DAY, handled_at=received)
+    keep("rejected", 366 * DAY, handled_at=received, signed=True)
+    young.add(keep("rejected", 364 * DAY, handled_at=received, signed=True))
     monkeypatch.setattr(chores, "CHUNK", 5)
     chores.purge_deliveries()
-    assert set(WebhookDelivery.objects.values_list("id", flat=True)) == young | {undecided}
+    assert set(WebhookDelivery.objects.values_list("id", flat=True)) == young | undecided
 
 
 def test_old_deliveries_are_deleted_by_the_workers(transactional_db, run_worker, sql):
-    gone = keep("rejected", 31 * DAY)
-    left = keep("rejected", 29 * DAY)
+    gone = keep("rejected", 8 * DAY)
+    left = keep("rejected", 6 * DAY)
     run_worker()
     eventually(lambda: not WebhookDelivery.objects.filter(id=gone).exists())
     assert WebhookDelivery.objects.get().id == left
 
 
 def test_bounds_are_those_that_the_docs_name():
-    assert (intake.REJECTED_PER_HOUR, intake.UNSIGNED_PER_HOUR) == (200, 150)
+    assert (intake.UNREADABLE_PER_HOUR, intake.UNSIGNED_PER_HOUR) == (200, 150)
+    assert intake.UNSIGNED_BODY_BYTES == 2048
     assert intake.REPEATS_KEPT == 100

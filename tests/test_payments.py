@@ -66,6 +66,7 @@ class Coupons(Provider):
             event_id=body.decode(),
             event_type="used",
             order_id="c1",
+            payment_id="c1",
             amount=1,
             currency="INR",
             status="paid",

@@ -1,5 +1,6 @@
 -- What a person decides about a mismatch: p_accept applies what it says after all, its amount, currency and address
--- in place of the recorded ones; else it is set aside. Gives done, or skipped with the reason why.
+-- in place of the recorded ones; else it is set aside, as one that is signed but cannot be read may
+-- be. Gives done, or skipped with the reason why.
 CREATE OR REPLACE FUNCTION handle_delivery(p_delivery uuid, p_accept boolean, p_actor text, p_reason text)
 RETURNS TABLE (outcome text, note text, transaction_id uuid, task_id uuid)
 LANGUAGE plpgsql SET lock_timeout = '4s' AS $$
@@ -15,6 +16,7 @@ BEGIN
     v_transaction := d.transaction_id;
     v_task := d.task_id;
     note := CASE
+        WHEN NOT d.signed THEN 'nothing proves who sent it: nothing to decide'
         WHEN d.id IS NULL THEN 'there is no such delivery'
         WHEN d.handled_at IS NOT NULL THEN format('%s dealt with it already', d.handled_by)
         WHEN d.verdict NOT IN ('mismatch', 'rejected') THEN format('it is %s: nothing to decide', d.verdict)

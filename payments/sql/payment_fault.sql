@@ -1,16 +1,32 @@
--- Why a person must look at an event about a known order: what it says otherwise than the ledger (unless p_accept),
--- or that another payment than the recorded one paid or refunded it. Null: nothing.
-CREATE OR REPLACE FUNCTION payment_fault(p_row transactions, p_provider text, p_claim jsonb, p_accept boolean) RETURNS text
-LANGUAGE sql STABLE AS $$
-SELECT CASE
-    WHEN money_has_come(p_row.status) AND money_has_come(p_claim ->> 'status')
-         AND p_row.payment_id <> p_claim ->> 'payment_id'
-        THEN format('payment: recorded %s, delivered %s%s', p_row.payment_id, p_claim ->> 'payment_id',
-                    CASE WHEN p_claim ->> 'status' = 'paid' THEN ', so the order was paid twice' ELSE '' END)
-    WHEN p_row.payment_id IS DISTINCT FROM p_claim ->> 'payment_id' AND EXISTS (
-            SELECT FROM transactions t
-             WHERE t.provider = p_provider AND t.payment_id = p_claim ->> 'payment_id' AND t.id <> p_row.id)
-        THEN format('payment %s: recorded for another order', p_claim ->> 'payment_id')
-    WHEN NOT p_accept THEN ledger_differences(p_row, p_provider, p_claim)
-    END
+-- Why a person must look at an event about the order p_row: what it says otherwise than the ledger (unless p_accept),
+-- that another payment than the recorded one paid or refunded it, or that its payment p_pay is known as the money of
+-- another order, p_known; one that goes by the payment's own name is no other. Null: nothing.
+CREATE OR REPLACE FUNCTION payment_fault(
+    p_row transactions, p_known transactions, p_pay order_payments, p_provider text, p_claim jsonb, p_accept boolean
+) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_new constant text := p_claim ->> 'status';
+    v_payment constant text := p_claim ->> 'payment_id';
+    v_order constant text := p_claim ->> 'order_id';
+    v_beside constant boolean := coalesce(money_has_come(p_row.status) AND p_row.payment_id <> v_payment, false);
+BEGIN
+    IF p_known.order_id <> v_order AND (p_known.order_id <> v_payment OR p_known.expected_at IS NOT NULL) THEN
+        RETURN format('payment %s: recorded for order %s, delivered for order %s', v_payment, p_known.order_id, v_order);
+    END IF;
+    IF NOT v_beside THEN
+        -- What failed need not be what was announced.
+        RETURN CASE WHEN NOT p_accept AND v_new <> 'failed' THEN ledger_differences(p_row, p_provider, p_claim) END;
+    END IF;
+    -- A payment beside the one that counts may be tried, fail and be refunded in full; it may not bring money, save that
+    -- a person may say that it pays an order whose money went back.
+    IF NOT money_has_come(v_new) AND NOT coalesce(money_has_come(p_pay.status), false)
+       OR (p_known.id IS NULL OR p_known.id = p_row.id)
+          AND (v_new = 'refunded' OR p_accept AND p_row.status = 'refunded'
+               OR payment_rank(v_new) < payment_rank(p_pay.status)) THEN
+        RETURN NULL;
+    END IF;
+    RETURN format('payment: recorded %s, delivered %s%s', p_row.payment_id, v_payment,
+                  CASE WHEN v_new = 'paid' THEN ', so the order was paid twice' ELSE '' END);
+END
 $$;

@@ -1,5 +1,5 @@
--- Deletes deliveries that were kept long enough, p_chunk at most, and says how many. Rejected ones go first, then
--- repeats (duplicate, stale), then all others; a mismatch that nobody has dealt with stays.
+-- Deletes deliveries that were kept long enough, p_chunk of a kind at most, and says how many: unsigned ones (rejected),
+-- repeats (duplicate, stale), and all others; what still waits for a person stays.
 CREATE OR REPLACE FUNCTION purge_deliveries(
     p_rejected interval, p_repeats interval, p_others interval, p_chunk integer DEFAULT 5000
 ) RETURNS integer
@@ -13,7 +13,7 @@ BEGIN
     -- Each by the index of its own kind: the rest is kept for years, and is not walked for these.
     DELETE FROM webhook_deliveries WHERE id = ANY (ARRAY(
         SELECT d.id FROM webhook_deliveries d
-         WHERE d.verdict = 'rejected' AND d.received_at < clock_timestamp() - p_rejected
+         WHERE d.verdict = 'rejected' AND NOT d.signed AND d.received_at < clock_timestamp() - p_rejected
          ORDER BY d.received_at LIMIT p_chunk)
         || ARRAY(
         SELECT d.id FROM webhook_deliveries d
@@ -21,8 +21,8 @@ BEGIN
          ORDER BY d.received_at, d.id LIMIT p_chunk)
         || ARRAY(
         SELECT d.id FROM webhook_deliveries d
-         WHERE d.received_at < clock_timestamp() - p_others AND d.verdict NOT IN ('rejected', 'duplicate', 'stale')
-           AND (d.verdict <> 'mismatch' OR d.handled_at IS NOT NULL)
+         WHERE d.received_at < clock_timestamp() - p_others AND d.signed AND d.verdict NOT IN ('duplicate', 'stale')
+           AND (d.verdict NOT IN ('mismatch', 'rejected') OR d.handled_at IS NOT NULL)
          ORDER BY d.received_at, d.id LIMIT p_chunk));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;

@@ -1,7 +1,7 @@
 -- Announces an order before its money comes, so that what comes can be compared: writes it as created and gives
 -- created = true. One that is known already is left as it is, with created = false; difference says what was
--- announced or paid otherwise. An order whose money came first becomes expected, and is fulfilled if it was held
--- and agrees. p_amount in minor units. Errors: 22023 a value that no order can have, with what to mend.
+-- announced or paid otherwise. An order of which only payments were heard becomes expected where the money agrees, and
+-- is fulfilled if it was held. p_amount in minor units. Errors: 22023 a value that no order can have, with what to mend.
 CREATE OR REPLACE FUNCTION expect_order(
     p_order_id text, p_amount bigint, p_currency text DEFAULT 'INR', p_email text DEFAULT NULL, p_provider text DEFAULT 'razorpay'
 ) RETURNS TABLE (id uuid, created boolean, status text, difference text)
@@ -11,7 +11,7 @@ DECLARE
     v_email constant text := nullif(btrim(p_email), '');
     v_row transactions;
     v_fault constant text := CASE
-        WHEN p_order_id IS NULL OR btrim(p_order_id) = '' OR length(p_order_id) > 100 THEN 'order_id is a text of 1 to 100 characters'
+        WHEN p_order_id IS NULL OR btrim(p_order_id) = '' OR length(p_order_id) > 500 THEN 'order_id is a text of 1 to 500 characters'
         WHEN p_amount IS NULL OR p_amount < 0 OR p_amount > 9007199254740992 THEN 'amount is a whole number of minor units, 0 to 2^53'
         WHEN p_currency IS NULL OR p_currency !~ '^[A-Z]{3}$' THEN 'currency is three capital letters'
         WHEN length(v_email) > 320 THEN 'email is at most 320 characters long'
@@ -21,20 +21,27 @@ BEGIN
     IF v_fault IS NOT NULL THEN
         RAISE EXCEPTION '%', v_fault USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    INSERT INTO transactions AS t (provider, order_id, email, amount, currency, status, expected_at)
-    VALUES (p_provider, p_order_id, v_email, p_amount, p_currency, 'created', clock_timestamp())
-    ON CONFLICT (order_id) DO NOTHING RETURNING t.* INTO v_row;
-    created := v_row.id IS NOT NULL;
-    IF NOT created THEN
-        SELECT * INTO STRICT v_row FROM transactions t WHERE t.order_id = p_order_id FOR NO KEY UPDATE;
-        difference := ledger_differences(v_row, p_provider,
-            jsonb_build_object('amount', p_amount, 'currency', p_currency, 'email', v_email));
-        IF difference IS NULL AND v_row.expected_at IS NULL THEN
-            UPDATE transactions t SET expected_at = clock_timestamp(), email = coalesce(t.email, v_email), updated_at = clock_timestamp()
-             WHERE t.id = v_row.id;
-            IF v_row.held_at IS NOT NULL AND v_row.status IN ('paid', 'partially_refunded') THEN
-                PERFORM start_fulfilment(v_row.id, NULL);
-            END IF;
+    LOOP
+        INSERT INTO transactions AS t (provider, order_id, email, expected_email, amount, currency, status, expected_at)
+        VALUES (p_provider, p_order_id, v_email, v_email, p_amount, p_currency, 'created', clock_timestamp())
+        ON CONFLICT (order_id) DO NOTHING RETURNING t.* INTO v_row;
+        created := v_row.id IS NOT NULL;
+        EXIT WHEN created;
+        SELECT * INTO v_row FROM transactions t WHERE t.order_id = p_order_id FOR NO KEY UPDATE;
+        -- Else it was folded into another row while we waited for it.
+        EXIT WHEN FOUND;
+    END LOOP;
+    difference := ledger_differences(v_row, p_provider,
+        jsonb_build_object('amount', p_amount, 'currency', p_currency, 'email', v_email));
+    IF NOT created AND difference IS NULL AND v_row.expected_at IS NULL THEN
+        UPDATE transactions t
+           SET provider = p_provider, amount = p_amount, currency = p_currency, expected_at = clock_timestamp(),
+               expected_email = v_email,
+               email = CASE WHEN money_has_come(t.status) THEN coalesce(t.email, v_email) ELSE coalesce(v_email, t.email) END,
+               updated_at = clock_timestamp()
+         WHERE t.id = v_row.id;
+        IF v_row.held_at IS NOT NULL AND v_row.status IN ('paid', 'partially_refunded') THEN
+            PERFORM start_fulfilment(v_row.id, NULL);
         END IF;
     END IF;
     id := v_row.id;

@@ -1,5 +1,5 @@
 -- Keeps a delivery that changes nothing and gives its id; null when its transaction (or, without one, its order or
--- its event) has p_most of that verdict already. One that contradicts its event is kept without the event's id.
+-- its body) has p_most of that verdict already. One that contradicts its event is kept without the event's id.
 CREATE OR REPLACE FUNCTION keep_repeat(
     p_provider text, p_source text, p_event_id text, p_event_type text, p_claim jsonb, p_body bytea, p_headers jsonb,
     p_verdict text, p_reason text, p_transaction_id uuid, p_took double precision, p_most integer
@@ -18,15 +18,11 @@ BEGIN
     ELSIF v_order IS NOT NULL THEN
         SELECT count(*) INTO v_alike FROM (
             SELECT FROM webhook_deliveries d WHERE d.order_id = v_order AND d.verdict = p_verdict LIMIT p_most) n;
-    ELSIF v_event IS NOT NULL THEN
-        SELECT count(*) INTO v_alike FROM (
-            SELECT FROM webhook_deliveries d
-             WHERE d.provider = p_provider AND d.event_id = v_event AND d.verdict = 'duplicate' LIMIT p_most) n;
     ELSE
         SELECT count(*) INTO v_alike FROM (
             SELECT FROM webhook_deliveries d
-             WHERE d.provider = p_provider AND d.verdict = p_verdict AND d.event_id IS NULL
-               AND d.order_id IS NULL AND d.transaction_id IS NULL LIMIT p_most) n;
+             WHERE d.provider = p_provider AND md5(d.body) = md5(p_body) AND d.signed AND d.order_id IS NULL
+               AND d.transaction_id IS NULL AND d.verdict = p_verdict LIMIT p_most) n;
     END IF;
     IF v_alike < p_most THEN
         INSERT INTO webhook_deliveries

@@ -1,6 +1,7 @@
 -- Records one genuine delivery with all its effects, as one: its row, the order's row and, when the order
 -- becomes paid, its fulfilment task. p_claim is what the event says, in our words: status (null: it changes no
--- money), order_id, payment_id, amount and refunded (minor units), currency, email, note. p_source: webhook,
+-- money; else payment_id is given), order_id, payment_id, amount and refunded (minor units), currency, email, note,
+-- order_follows (another event may yet name the order). p_source: webhook,
 -- callback or reconciliation. p_hold: an order that nobody announced is held for a person, not fulfilled.
 -- p_took: seconds that the caller has spent on it so far.
 -- An event that came before changes nothing and is kept as a duplicate, or as a mismatch where it says otherwise
@@ -28,7 +29,7 @@ BEGIN
          WHERE d.provider = p_provider AND d.event_id = p_event_id AND d.verdict NOT IN ('duplicate', 'rejected')
            FOR NO KEY UPDATE;
         transaction_id := v_first.transaction_id;
-        reason := CASE WHEN v_first.body <> p_body THEN event_contradiction(v_first, p_provider, p_event_type, p_claim) END;
+        reason := CASE WHEN v_first.body <> p_body THEN event_contradiction(v_first, p_event_type, p_claim) END;
         verdict := CASE WHEN reason IS NULL THEN 'duplicate' ELSE 'mismatch' END;
         reason := coalesce(reason, 'This event came before.');
         delivery_id := keep_repeat(
@@ -54,7 +55,12 @@ BEGIN
         UNION ALL
         SELECT FROM webhook_deliveries d
          WHERE v.transaction_id IS NULL AND d.order_id = v_order AND d.provider = p_provider AND d.body = p_body
-           AND d.verdict <> 'rejected' AND d.id <> delivery_id) THEN
+           AND d.verdict <> 'rejected' AND d.id <> delivery_id
+        UNION ALL
+        SELECT FROM webhook_deliveries d
+         WHERE v.transaction_id IS NULL AND v_order IS NULL AND d.provider = p_provider AND md5(d.body) = md5(p_body)
+           AND d.signed AND d.order_id IS NULL AND d.transaction_id IS NULL
+           AND d.body = p_body AND d.verdict <> 'rejected' AND d.id <> delivery_id) THEN
         -- The event's id is not always signed: under a new one this is still the delivery that we have.
         DELETE FROM webhook_deliveries d WHERE d.id = delivery_id;
         verdict := 'duplicate';

@@ -35,6 +35,11 @@ SEND_RECEIPT = "payments.send_receipt"
 Effect = Callable[[Transaction, "TaskContext"], dict[str, Any]]
 Status = Transaction.Status
 
+
+class MailRefused(Exception):
+    """The mail server did not take a mail, for now. Its own words may quote the address."""
+
+
 # A provider that fails is asked again for about an hour.
 handles(
     reconcile_task.RECONCILE, queue=QUEUE, max_attempts=6, timeout=timedelta(hours=1), backoff=60
@@ -44,6 +49,7 @@ handles(
 @handles(FULFIL, queue=QUEUE, max_attempts=10, timeout=60)
 def fulfil(ctx: TaskContext) -> dict[str, Any]:
     """Fulfil a paid order, once, however often it runs: do its effect, write that down, and mark it.
+    The payload's transaction_id says which one; its name is the one that it has by now.
 
     The effect is PAYMENTS_EFFECT's, a function of the transaction's row and the task's context that
     gives what to write down. It, the record, the mark and this task's completion commit as one, so
@@ -103,9 +109,12 @@ def send_receipt(ctx: TaskContext) -> dict[str, Any]:
     try:
         message.send()
     except smtplib.SMTPRecipientsRefused as error:
-        if all(code >= 500 for code, _ in error.recipients.values()):
+        codes = sorted({code for code, _ in error.recipients.values()})
+        if all(code >= 500 for code in codes):
             raise Fail(f"The mail server refuses the address of order {row.order_id}.") from None
-        raise
+        raise MailRefused(f"The mail server refused the recipient, code {codes}.") from None
+    except smtplib.SMTPResponseException as error:
+        raise MailRefused(f"{type(error).__name__}, code {error.smtp_code}.") from None
     return {"sent": True, "message_id": message.extra_headers["Message-ID"]}
 
 

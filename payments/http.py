@@ -5,9 +5,10 @@ from __future__ import annotations
 import traceback
 
 import structlog
+from django.db import DataError, Error
 from django.http import HttpRequest, JsonResponse
 
-from payments.intake import Receipt
+from payments.intake import Receipt, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -34,19 +35,29 @@ def raw_body(request: HttpRequest, most: int) -> bytes:
 
 
 def answer(receipt: Receipt) -> JsonResponse:
-    """The verdict on a delivery, for whoever sent it."""
+    """The verdict on a delivery, for whoever sent it. Why it was rejected is told; any other reason
+    may quote the ledger, amounts and addresses, and is for who may see its delivery."""
+    if receipt.http_status == 503:
+        return unavailable()
     said: dict[str, str] = {"verdict": receipt.verdict.value}
-    if receipt.reason:
+    if receipt.verdict is Verdict.REJECTED:
         said["reason"] = receipt.reason
     return JsonResponse(said, status=receipt.http_status)
 
 
 def failed(event: str, error: Exception, **what: str) -> None:
-    """Log a failure without what it may quote: a database's error goes on, after its first line, to
-    show the row, body, address and all."""
-    reason = (str(error).splitlines() or [""])[0][:200]
+    """Log a failure without what it may quote: the row, the body, the address and all."""
     stack = "".join(traceback.format_tb(error.__traceback__))
-    log.error(event, error=type(error).__name__, reason=reason, stack=stack, **what)
+    log.error(event, error=type(error).__name__, reason=_reason(error), stack=stack, **what)
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, where that names things only. A database's error goes on to show the row, and
+    one about a value (DataError) quotes it at once, as any exception of other hands may."""
+    ours = type(error).__module__.startswith("payments.")
+    if isinstance(error, DataError) or not (ours or isinstance(error, Error)):
+        return ""
+    return (str(error).splitlines() or [""])[0][:200]
 
 
 def unavailable(what: str = "delivery") -> JsonResponse:

@@ -55,18 +55,20 @@ def after_migrate(app_config: AppConfig, using: str, **kwargs: Any) -> None:
         cursor.execute("NOTIFY pgrst, 'reload schema'")
 
 
+def named_queues() -> set[str]:
+    """The queues that handlers, callers and the settings name: without one, what goes to it is refused."""
+    return {
+        "default",
+        *settings.QUEUE_NAMES,
+        *registry.queue_names(),
+        *backend.queue_names(),
+        *QUEUES_OF_CALLERS,
+    }
+
+
 def ensure_queues() -> None:
     """Create the queues that handlers, callers and QUEUE_NAMES name; existing ones stay as they are."""
-    rules: dict[str, dict[str, Any]] = {
-        name: {}
-        for name in (
-            "default",
-            *settings.QUEUE_NAMES,
-            *registry.queue_names(),
-            *backend.queue_names(),
-        )
-    }
-    rules |= QUEUES_OF_CALLERS
+    rules = {name: QUEUES_OF_CALLERS.get(name, {}) for name in named_queues()}
     for name in READ_BY_CALLERS:
         rules[name] = {"archive_after": CALLERS_READ_FOR, **rules[name]}
     Queue.objects.bulk_create(

@@ -118,6 +118,19 @@ def charge(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
+def refund(**fields: Any) -> dict[str, Any]:
+    return {
+        "id": "re_1",
+        "object": "refund",
+        "amount": 10000,
+        "currency": "inr",
+        "charge": "ch_1",
+        "payment_intent": "pi_1",
+        "metadata": {},
+        "status": "failed",
+    } | fields
+
+
 def stripe_signature(body: bytes, secret: str = "whsec_current", at: int | None = None) -> str:
     """Made by Stripe's own SDK."""
     return str(WebhookSignature.generate_signature_header(body.decode(), secret, at))

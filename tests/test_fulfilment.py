@@ -1,6 +1,7 @@
 """What a payment starts: its fulfilment, once, and the receipt."""
 
 import smtplib
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,13 +11,15 @@ from django.contrib.auth.models import Group
 from django.core import mail
 
 from payments import handlers
+from payments.handlers import MailRefused
+from payments.ledger import expect_order
 from payments.models import Fulfilment, Transaction, WebhookDelivery
 from queues import claims, registry
 from queues.enqueue import enqueue
 from queues.models import Task
 from queues.retry import Fail, LostLease
 from queues.worker.context import TaskContext
-from tests.payment_events import deliver
+from tests.payment_events import checkout, deliver, deliver_stripe, intent
 
 pytestmark = pytest.mark.django_db
 
@@ -252,11 +255,50 @@ def test_a_cancelled_receipt_is_not_sent(paid):
     assert mail.outbox == []
 
 
-@pytest.mark.parametrize(("code", "error"), [(550, Fail), (451, smtplib.SMTPRecipientsRefused)])
-def test_only_a_lasting_refusal_fails_for_good(paid, code, error, monkeypatch):
+@pytest.mark.parametrize(
+    ("refusal", "error", "says"),
+    [
+        (smtplib.SMTPRecipientsRefused({"a@b.example": (550, b"no")}), Fail, "order_1"),
+        (smtplib.SMTPRecipientsRefused({"a@b.example": (451, b"later")}), MailRefused, "451"),
+        (smtplib.SMTPDataError(451, b"a@b.example is greylisted"), MailRefused, "451"),
+    ],
+)
+def test_only_a_lasting_refusal_fails_for_good_and_none_quotes_the_address(
+    paid, refusal, error, says, monkeypatch
+):
     def refuse(*args, **kwargs):
-        raise smtplib.SMTPRecipientsRefused({"a@b.example": (code, b"no")})
+        raise refusal
 
     monkeypatch.setattr("django.core.mail.backends.locmem.EmailBackend.send_messages", refuse)
-    with pytest.raises(error):
+    with pytest.raises(error, match=says) as raised:
         handlers.send_receipt(context(paid))
+    told = "".join(traceback.format_exception(raised.value))
+    assert "a@b.example" not in told
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_an_order_that_is_named_before_it_is_fulfilled_is_fulfilled_by_that_name(announced):
+    """Stripe's payment intent came first; its checkout names the order."""
+    if announced:
+        expect_order("order_1", 50000, "INR", provider="stripe")
+    deliver_stripe("payment_intent.succeeded", intent(metadata={}), "evt_1")
+    task = Task.objects.get()
+    assert (task.payload["order_id"], task.status) == ("pi_1", "scheduled")
+    deliver_stripe("checkout.session.completed", checkout(), "evt_2")
+    handlers.fulfil(Context(task.payload))
+    row = Transaction.objects.get()
+    assert (row.order_id, row.fulfilled_at is not None) == ("order_1", True)
+    assert (row.fulfilment.order_id, row.fulfilment.transaction_id) == ("order_1", row.id)
+
+
+def test_an_order_that_is_named_after_it_was_fulfilled_is_not_fulfilled_again():
+    deliver_stripe("payment_intent.succeeded", intent(metadata={}), "evt_1")
+    handlers.fulfil(Context(Task.objects.get().payload))
+    deliver_stripe("checkout.session.completed", checkout(), "evt_2")
+    row = Transaction.objects.get()
+    assert (row.order_id, row.fulfilment.order_id) == ("order_1", "order_1")
+    assert handlers.fulfil(context(row))["fulfilled"] is False
+    assert list(Task.objects.order_by("id").values_list("type", flat=True)) == [
+        "payments.fulfil",
+        "payments.send_receipt",
+    ]

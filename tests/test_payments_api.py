@@ -6,10 +6,13 @@ from urllib.parse import urlencode
 
 import pytest
 import razorpay
+from django.db import DataError, IntegrityError, OperationalError
 from django.test import Client
+from structlog.testing import capture_logs
 
 from payments import ledger
 from payments.models import Transaction, WebhookDelivery
+from payments.providers.base import IncompleteEvent
 from queues.models import Task
 from tests.payment_events import (
     checkout,
@@ -52,6 +55,27 @@ def test_a_callback_pays_the_announced_order(kind):
     assert (delivery.source, delivery.event_type) == ("callback", "checkout.callback")
     assert (delivery.order_id, delivery.transaction_id) == ("order_1", row.id)
     assert Task.objects.get().type == "payments.fulfil"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+def test_of_a_callback_only_what_it_proves_is_kept(kind, announced):
+    if announced:
+        ledger.expect_order("order_1", 50000, "INR", "buyer@example.com")
+    verify(callback(address="1 High Street"), kind)
+    kept = WebhookDelivery.objects.get()
+    assert json.loads(bytes(kept.body)) == {"order_id": "order_1", "payment_id": "pay_1"}
+    assert callback()["razorpay_signature"] not in json.dumps([kept.headers, kept.claim])
+
+
+def test_a_browser_is_told_nothing_of_the_ledger():
+    ledger.expect_order("order_1", 50000, "INR", "buyer@example.com")
+    deliver()
+    assert verify(callback(payment="pay_2")).json() == {"verdict": "mismatch"}
+    assert verify(callback(secret="stranger")).json() == {
+        "verdict": "rejected",
+        "reason": "The signature was made with no secret of ours, or for another body.",
+    }
 
 
 @pytest.mark.parametrize("callback_first", [True, False])
@@ -177,6 +201,10 @@ def test_a_shops_server_announces_an_order():
     assert (row.provider, row.status) == ("stripe", "created")
 
 
+def test_an_order_may_have_a_name_of_500_characters():
+    assert announce(ORDER | {"order_id": "o" * 500, "provider": "stripe"}).status_code == 201
+
+
 def test_an_order_that_is_known_is_told_with_what_differs():
     announce(ORDER)
     deliver()
@@ -211,9 +239,11 @@ def test_an_order_that_is_known_is_told_with_what_differs():
         (ORDER | {"email": "\ud800"}, "cannot be printed"),
         (ORDER | {"currency": "\x00"}, "cannot be printed"),
         (ORDER | {"currency": "rs"}, "three capital letters"),
-        (ORDER | {"provider": "\ud800"}, "cannot be printed"),
+        (ORDER | {"provider": "\ud800"}, "There is no provider"),
+        (ORDER | {"provider": "paypal"}, "There is no provider 'paypal'"),
+        (ORDER | {"order_id": "o" * 501}, "1 to 500 characters"),
     ],
-    ids=range(20),
+    ids=range(22),
 )
 @pytest.mark.django_db(transaction=True)
 def test_an_order_that_cannot_be_is_refused_with_a_sentence(body, says):
@@ -289,12 +319,37 @@ def test_a_callback_that_cannot_be_read_is_refused(kind, body):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("path", [VERIFY, ORDERS])
-def test_a_database_that_fails_is_told_as_503_without_what_it_says(path, sql, caplog):
+def test_a_database_that_fails_is_told_as_503_without_what_it_says(path, sql):
     ledger.expect_order("order_1", 50000)
     sql("ALTER TABLE transactions RENAME TO hidden")
     try:
-        response = verify(callback()) if path == VERIFY else announce(ORDER)
+        with capture_logs() as logs:
+            response = verify(callback()) if path == VERIFY else announce(ORDER)
     finally:
         sql("ALTER TABLE hidden RENAME TO transactions")
     assert (response.status_code, response["Retry-After"]) == (503, "30")
-    assert "hidden" not in response.content.decode()
+    assert "transactions" not in response.content.decode()
+    [told] = [log for log in logs if log["log_level"] == "error"]
+    assert 'relation "transactions" does not exist' in told["reason"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OperationalError("the connection is lost\nDETAIL: a@b.example"), "the connection is lost"),
+        (IntegrityError('violates "orders_once"\nDETAIL: a@b.example'), 'violates "orders_once"'),
+        (DataError('invalid input syntax for type bigint: "a@b.example"'), ""),
+        (KeyError("a@b.example"), ""),
+        (IncompleteEvent("it needs payment_id"), "it needs payment_id"),
+    ],
+)
+def test_the_log_of_a_failure_quotes_no_value(error, reason, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(ledger, "expect_order", lambda **given: fail())
+    with capture_logs() as logs:
+        assert announce(ORDER).status_code == 503
+    [told] = logs
+    assert (told["error"], told["reason"]) == (type(error).__name__, reason)
+    assert "a@b.example" not in json.dumps(told)

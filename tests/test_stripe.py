@@ -18,6 +18,7 @@ from tests.payment_events import (
     intent,
     nothing_happened,
     post_stripe,
+    refund,
     stripe_body,
     stripe_signature,
     verdict,
@@ -172,10 +173,29 @@ def test_each_event_says_what_became_of_the_money(kind, thing, status):
     [
         ("checkout.session.completed", checkout(payment_status="unpaid")),
         ("checkout.session.completed", checkout(payment_status="no_payment_required")),
-        ("checkout.session.completed", checkout(payment_intent=None, mode="setup")),
+        ("checkout.session.completed", checkout(payment_intent=None, mode="subscription")),
+        (
+            "checkout.session.completed",
+            checkout(
+                payment_intent=None,
+                payment_status="no_payment_required",
+                mode="setup",
+                amount_total=None,
+                currency=None,
+            ),
+        ),
+        (
+            "checkout.session.completed",
+            checkout(payment_intent=None, payment_status="unpaid", amount_total=0),
+        ),
         ("checkout.session.expired", checkout(payment_status="unpaid")),
         ("payment_intent.created", intent()),
         ("customer.created", {"id": "cus_1", "metadata": {"order_id": ["strange"]}}),
+        ("refund.created", refund(status="pending")),
+        ("refund.updated", refund(status="succeeded")),
+        ("charge.refund.updated", refund(status="requires_action")),
+        ("refund.failed", refund(payment_intent=None, charge=None)),
+        ("refund.failed", refund()),
     ],
 )
 def test_what_moves_no_money_is_recorded_only(kind, thing):
@@ -263,12 +283,19 @@ def test_the_same_event_id_of_two_providers_are_two_events():
         (stripe_body("checkout.session.completed", checkout(payment_intent={})), "payment_intent"),
         (stripe_body("charge.refunded", charge(amount_refunded="1")), "amount_refunded is a text"),
         (stripe_body("charge.refunded", charge(payment_intent=None, id=None)), "id is missing"),
+        (stripe_body("charge.refunded", charge(amount_captured=-1)), "amount_captured is negative"),
+        (
+            stripe_body("charge.refunded", charge(metadata={"order_id": "o" * 501})),
+            "501 characters",
+        ),
+        (stripe_body("refund.failed", refund(amount=None)), "amount is missing"),
+        (stripe_body("refund.failed", refund(id=None)), "id is missing"),
     ],
-    ids=range(18),
+    ids=range(22),
 )
-def test_a_signed_body_that_makes_no_sense_is_refused(body, reason):
+def test_a_signed_body_that_makes_no_sense_is_left_to_a_person(body, reason):
     response = post_stripe(body)
-    assert (response.status_code, response.json()["verdict"]) == (400, "rejected")
-    assert reason in WebhookDelivery.objects.get().reason
+    assert (response.status_code, response.json()["verdict"]) == (200, "rejected")
+    assert reason in WebhookDelivery.objects.get(WebhookDelivery.OPEN).reason
     assert verdicts() == ["rejected"]
     assert nothing_happened()

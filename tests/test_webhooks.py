@@ -101,7 +101,9 @@ def test_a_replay_after_its_delivery_was_deleted_moves_no_money(sql):
     deliver()
     before = Transaction.objects.values().get()
     sql("DELETE FROM webhook_deliveries")
-    assert deliver().json()["reason"] == "The order is paid already: nothing to do."
+    assert verdict(deliver()) == "accepted"
+    again = WebhookDelivery.objects.get()
+    assert again.reason == "The order is paid already: nothing to do."
     assert Transaction.objects.values().get() == before
     assert Task.objects.count() == 1
 
@@ -151,11 +153,9 @@ def test_captured_and_order_paid_are_the_same_money(order):
 def test_an_event_of_another_type_is_recorded_and_changes_nothing():
     deliver()
     response = deliver("payment.dispute.created", "evt_2", amount="strange")
-    assert response.json() == {
-        "verdict": "accepted",
-        "reason": "Events of this type change no transaction.",
-    }
+    assert response.json() == {"verdict": "accepted"}
     second = WebhookDelivery.objects.get(event_id="evt_2")
+    assert second.reason == "Events of this type change no transaction."
     assert (second.event_type, second.order_id) == ("payment.dispute.created", "order_1")
     assert second.transaction_id == Transaction.objects.get().id
     assert Transaction.objects.get().status == "paid"

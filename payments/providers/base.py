@@ -12,6 +12,8 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 Status = Literal["created", "authorized", "paid", "failed", "partially_refunded", "refunded"]
+# What an event can tell of the money, beside the states of a payment.
+News = Status | Literal["refund_failed"]
 
 
 class Rejected(Exception):
@@ -38,6 +40,10 @@ class NotConfigured(Exception):
     """The provider has no webhook secret here, so nothing it sends can be checked."""
 
 
+class IncompleteEvent(TypeError):
+    """A provider's module made an event that lacks what its status needs."""
+
+
 class ProviderError(Exception):
     """The provider, asked for its books, refused, failed or did not answer."""
 
@@ -55,9 +61,13 @@ class Event:
     """What a provider tells in one delivery, in our words.
 
     status: what it says of the order's money; None for an event that is only recorded. With a
-    status, amount (minor units) and currency are always given, and order_id or payment_id: an event
-    that names no order means the order of its payment. refunded: all that was given back so far.
-    note: what a person should know of an event without a status.
+    status, payment_id, amount (minor units) and currency are always given. An event that names no
+    order means the order of its payment; order_follows: another event may yet name it, so its
+    fulfilment waits for that. refunded: all that was given back so far. note: what a person should
+    know of an event without a status.
+
+    "refund_failed": a refund of the payment did not go through, after its money had been told as
+    given back; amount is that refund's.
     """
 
     event_id: str
@@ -67,9 +77,21 @@ class Event:
     email: str | None = None
     amount: int | None = None
     currency: str | None = None
-    status: Status | None = None
+    status: News | None = None
     refunded: int = 0
     note: str = ""
+    order_follows: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises IncompleteEvent."""
+        if self.status is None:
+            return
+        needed = {"payment_id": self.payment_id, "amount": self.amount, "currency": self.currency}
+        if missing := [name for name, value in needed.items() if value in (None, "")]:
+            raise IncompleteEvent(
+                f"The event {self.event_type} has the status {self.status}, and so it needs "
+                f"{' and '.join(missing)}, too."
+            )
 
     def claim(self) -> dict[str, Any]:
         """What receive_delivery records of it."""
@@ -82,6 +104,7 @@ class Event:
             "currency": self.currency,
             "refunded": self.refunded,
             "note": self.note,
+            "order_follows": self.order_follows,
         }
 
 
@@ -102,6 +125,18 @@ class Payment:
     email: str | None = None
     created_at: datetime | None = None
     raw: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A payment of the provider's books that cannot be read: its id, where that can be, and why."""
+
+    payment_id: str | None
+    reason: str
+
+
+# One payment of the books. One that is odd must not hide the others.
+Booked = Payment | Unread
 
 
 class Provider(ABC):
@@ -132,7 +167,7 @@ class Provider(ABC):
         """Whether the key is set that its books are asked with."""
         return False
 
-    def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
+    def payments(self, since: datetime, until: datetime) -> Iterator[Booked]:
         """The payments made from `since` on and before `until`, asked from the provider.
 
         Raises NotConfigured without the key for that, ProviderError when the provider does not
@@ -140,11 +175,11 @@ class Provider(ABC):
         """
         raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
 
-    def payment(self, payment_id: str) -> Payment | None:
+    def payment(self, payment_id: str) -> Booked | None:
         """The payment of this id; None where the books have none. Raises as payments() does."""
         raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")
 
-    def payments_of(self, order_id: str) -> list[Payment]:
+    def payments_of(self, order_id: str) -> Sequence[Booked]:
         """The payments of one order, none where the provider does not know it. Raises as payments()
         does."""
         raise NotConfigured(f"{self.name} cannot be asked; import its statement instead.")

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from payments.providers.base import Rejected
 
+# What a shop may write into a text of its own, such as the name of an order.
+SHOP_TEXT = 500
 MOST_MINOR_UNITS = 2**53  # What every JSON reader on the way can hold exactly.
 _CURRENCY = re.compile(r"[A-Z]{3}")
 

@@ -16,13 +16,13 @@ from django.conf import settings
 from payments.providers import parse
 from payments.providers.base import (
     BadSignature,
+    Booked,
     Callback,
     Event,
+    News,
     NotConfigured,
-    Payment,
     Provider,
     Rejected,
-    Status,
     header,
 )
 
@@ -33,12 +33,13 @@ _HEX_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _MOST_EVENT_ID = 200
 # What Razorpay writes where it was given no address; nobody reads it.
 NO_EMAIL = "void@razorpay.com"
-_STATUS: dict[str, Status] = {
+_STATUS: dict[str, News] = {
     "payment.authorized": "authorized",
     "payment.captured": "paid",
     "order.paid": "paid",
     "payment.failed": "failed",
     "refund.processed": "refunded",
+    "refund.failed": "refund_failed",
 }
 
 
@@ -77,13 +78,13 @@ class Razorpay(Provider):
     def has_key(self) -> bool:
         return bool(settings.RAZORPAY_KEY_ID and settings.RAZORPAY_KEY_SECRET)
 
-    def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
+    def payments(self, since: datetime, until: datetime) -> Iterator[Booked]:
         return self._books.payments(since, until)
 
-    def payment(self, payment_id: str) -> Payment | None:
+    def payment(self, payment_id: str) -> Booked | None:
         return self._books.payment(payment_id)
 
-    def payments_of(self, order_id: str) -> list[Payment]:
+    def payments_of(self, order_id: str) -> Sequence[Booked]:
         return self._books.payments_of(order_id)
 
     @cached_property
@@ -129,7 +130,7 @@ def _event_id(given: str) -> str:
     return given
 
 
-def _money_event(event_id: str, event_type: str, status: Status, content: dict[str, Any]) -> Event:
+def _money_event(event_id: str, event_type: str, status: News, content: dict[str, Any]) -> Event:
     payment = parse.member(content, "payload.payment.entity")
     payment_id = parse.text(payment, "id")
     order_id = parse.optional_text(payment, "order_id")
@@ -140,7 +141,11 @@ def _money_event(event_id: str, event_type: str, status: Status, content: dict[s
         order_id = parse.text(order, "id")
     amount = parse.amount(payment, "amount")
     refunded = 0
-    if status == "refunded":
+    if status == "refund_failed":
+        amount = _refund(content)
+    elif status == "refunded" and never_captured(payment):
+        status = "failed"
+    elif status == "refunded":
         refunded = _refunded(content, payment)
         status = "refunded" if refunded >= amount else "partially_refunded"
     return Event(
@@ -156,9 +161,24 @@ def _money_event(event_id: str, event_type: str, status: Status, content: dict[s
     )
 
 
+def never_captured(payment: dict[str, Any]) -> bool:
+    """Whether its refund is Razorpay's own, of money that was reserved and never reached the shop:
+    not captured in time, or for an order that was paid already."""
+    return payment.get("captured") is False
+
+
+def _refund(content: dict[str, Any]) -> int:
+    return parse.amount(parse.member(content, "payload.refund.entity"), "amount")
+
+
 def _refunded(content: dict[str, Any], payment: dict[str, Any]) -> int:
-    """A refund is of the whole or of a part; amount_refunded counts all parts so far."""
-    refund = parse.amount(parse.member(content, "payload.refund.entity"), "amount")
+    """A refund is of the whole or of a part; amount_refunded counts all parts so far.
+
+    It may count refunds that are still pending. One event does not tell which those are, and to add
+    up the refunds of several would make a sum that depends on their order and their repeats; if a
+    pending one fails, refund.failed tells.
+    """
+    refund = _refund(content)
     if payment.get("amount_refunded") is None:
         return refund
     return max(refund, parse.amount(payment, "amount_refunded"))

@@ -15,8 +15,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from payments.providers import parse
-from payments.providers.base import Payment, ProviderError, Rejected, Status
-from payments.providers.razorpay import NO_EMAIL
+from payments.providers.base import Booked, Payment, ProviderError, Rejected, Status, Unread
+from payments.providers.razorpay import NO_EMAIL, never_captured
 
 # The most that its API gives at once.
 PAGE = 100
@@ -38,7 +38,7 @@ class RazorpayBooks:
         client: Any = razorpay.Client(session=Session(), auth=(key, secret), base_url=base)
         self._payments, self._orders = client.payment, client.order
 
-    def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
+    def payments(self, since: datetime, until: datetime) -> Iterator[Booked]:
         # Its bounds are whole seconds, both included.
         span = {"from": int(since.timestamp()), "to": int(until.timestamp()), "count": PAGE}
         skip = 0
@@ -50,14 +50,14 @@ class RazorpayBooks:
             if len(found) < PAGE:
                 return
 
-    def payment(self, payment_id: str) -> Payment | None:
+    def payment(self, payment_id: str) -> Booked | None:
         with _asking(f"for payment {payment_id}"):
             try:
-                return _booked(self._payments.fetch(quote(payment_id, safe="")))
+                return _booked_or_unread(self._payments.fetch(quote(payment_id, safe="")))
             except NotThere:
                 return None
 
-    def payments_of(self, order_id: str) -> list[Payment]:
+    def payments_of(self, order_id: str) -> list[Booked]:
         with _asking(f"for the payments of order {order_id}"):
             try:
                 return _booked_all(self._orders.payments(quote(order_id, safe="")))
@@ -118,8 +118,16 @@ def _asking(what: str) -> Iterator[None]:
         raise ProviderError(f"Razorpay, asked {what}, gave what cannot be read: {error}") from error
 
 
-def _booked_all(answer: dict[str, Any]) -> list[Payment]:
-    return [_booked(item) for item in answer["items"]]
+def _booked_all(answer: dict[str, Any]) -> list[Booked]:
+    return [_booked_or_unread(item) for item in answer["items"]]
+
+
+def _booked_or_unread(item: dict[str, Any]) -> Booked:
+    try:
+        return _booked(item)
+    except (Rejected, TypeError, AttributeError) as odd:
+        payment_id = parse.lenient_text(item, "id") if isinstance(item, dict) else None
+        return Unread(payment_id=payment_id, reason=str(odd))
 
 
 def _booked(item: dict[str, Any]) -> Payment:
@@ -128,7 +136,9 @@ def _booked(item: dict[str, Any]) -> Payment:
     if status is None:
         raise Rejected(f"payment {payment_id} has the unknown status {item.get('status')!r}.")
     refunded = parse.amount(item, "amount_refunded") if item.get("amount_refunded") else 0
-    if status == "paid" and refunded:
+    if status == "refunded" and never_captured(item):
+        status, refunded = "failed", 0
+    elif status == "paid" and refunded:
         status = "partially_refunded"
     email = parse.lenient_text(item, "email", most=320)
     return Payment(

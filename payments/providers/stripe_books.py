@@ -12,8 +12,8 @@ import stripe
 import structlog
 
 from payments.providers import parse
-from payments.providers.base import Payment, ProviderError, Rejected, Status
-from payments.providers.stripe import currency_of
+from payments.providers.base import Booked, Payment, ProviderError, Rejected, Status, Unread
+from payments.providers.stripe_events import currency_of
 
 log = structlog.get_logger(__name__)
 # It tells of every request otherwise.
@@ -42,15 +42,15 @@ class StripeBooks:
         )
         self._intents: Any = client.v1.payment_intents
 
-    def payments(self, since: datetime, until: datetime) -> Iterator[Payment]:
+    def payments(self, since: datetime, until: datetime) -> Iterator[Booked]:
         # Its bounds are whole seconds, both included.
         span = {"gte": int(since.timestamp()), "lte": int(until.timestamp())}
         wanted = {"created": span, "limit": PAGE, "expand": ["data.latest_charge"]}
         with _asking("for its payments"):
             for intent in self._intents.list(wanted).auto_paging_iter():
-                yield _booked(intent)
+                yield _booked_or_unread(intent)
 
-    def payment(self, payment_id: str) -> Payment | None:
+    def payment(self, payment_id: str) -> Booked | None:
         with _asking(f"for payment {payment_id}"):
             try:
                 intent = self._intents.retrieve(payment_id, {"expand": ["latest_charge"]})
@@ -58,9 +58,9 @@ class StripeBooks:
                 if error.http_status == 404:
                     return None
                 raise
-            return _booked(intent)
+            return _booked_or_unread(intent)
 
-    def payments_of(self, order_id: str) -> list[Payment]:
+    def payments_of(self, order_id: str) -> list[Booked]:
         quoted = order_id.replace("\\", "\\\\").replace('"', '\\"')
         wanted = {
             "query": f'metadata["order_id"]:"{quoted}"',
@@ -69,9 +69,8 @@ class StripeBooks:
         }
         with _asking(f"for the payments of order {order_id}"):
             try:
-                return [
-                    _booked(intent) for intent in self._intents.search(wanted).auto_paging_iter()
-                ]
+                found = self._intents.search(wanted).auto_paging_iter()
+                return [_booked_or_unread(intent) for intent in found]
             except stripe.InvalidRequestError as error:
                 # Not every account may search. Its listing tells of all payments of a span.
                 log.warning("stripe cannot be searched", order_id=order_id, reason=str(error))
@@ -89,6 +88,14 @@ def _asking(what: str) -> Iterator[None]:
         raise ProviderError(f"Stripe, asked {what}, gave what cannot be read: {error}") from error
 
 
+def _booked_or_unread(given: stripe.PaymentIntent) -> Booked:
+    try:
+        return _booked(given)
+    except (Rejected, TypeError, AttributeError) as odd:
+        payment_id = parse.lenient_text({"id": getattr(given, "id", None)}, "id")
+        return Unread(payment_id=payment_id, reason=str(odd))
+
+
 def _booked(given: stripe.PaymentIntent) -> Payment:
     intent = given.to_dict(for_json=True)
     payment_id = parse.text(intent, "id")
@@ -103,7 +110,9 @@ def _booked(given: stripe.PaymentIntent) -> Payment:
     metadata = intent.get("metadata")
     return Payment(
         payment_id=payment_id,
-        order_id=parse.lenient_text(metadata, "order_id") if isinstance(metadata, dict) else None,
+        order_id=parse.lenient_text(metadata, "order_id", most=parse.SHOP_TEXT)
+        if isinstance(metadata, dict)
+        else None,
         status=status,
         amount=amount,
         currency=currency_of(intent),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
-from payments.models import Reconciliation
+from payments.models import Reconciliation, ReconciliationRow
 from queues import maintenance
 from queues.database import query
 
@@ -49,9 +50,12 @@ def purge_deliveries() -> None:
 
 
 def purge_reconciliations() -> None:
-    """Delete comparisons, with their rows, after PAYMENTS_KEEP_REPEATS_DAYS: each run finds anew what
-    is still different."""
+    """Delete comparisons, with their rows, after PAYMENTS_KEEP_REPEATS_DAYS, save those with a
+    difference that is still open."""
     age = timedelta(days=settings.PAYMENTS_KEEP_REPEATS_DAYS)
-    old = Reconciliation.objects.filter(started_at__lt=Now() - age).order_by("id")
+    waiting = ReconciliationRow.objects.filter(
+        reconciliation=OuterRef("pk"), handled_at__isnull=True
+    )
+    old = Reconciliation.objects.filter(~Exists(waiting), started_at__lt=Now() - age).order_by("id")
     while ids := list(old.values_list("id", flat=True)[:RUNS_AT_ONCE]):
         Reconciliation.objects.filter(id__in=ids).delete()

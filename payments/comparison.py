@@ -14,12 +14,22 @@ from datetime import timedelta
 from itertools import islice
 from typing import TypeVar
 
-from django.db.models import Q
+import structlog
 
-from payments.judgement import WITH_MONEY, json_of_ours, json_of_theirs, judge, words
-from payments.models import Reconciliation, ReconciliationRow, Transaction
-from payments.providers.base import Payment
+from payments import findings
+from payments.judgement import (
+    WITH_MONEY,
+    Judgement,
+    json_of_ours,
+    json_of_theirs,
+    judge,
+    words,
+)
+from payments.models import OrderPayment, Reconciliation, ReconciliationRow, Transaction
+from payments.providers.base import Booked, Payment, Unread
 from queues.clean import storable_text
+
+log = structlog.get_logger(__name__)
 
 # News of what is younger may still be on its way, to us or into the provider's books.
 GRACE = timedelta(minutes=10)
@@ -31,26 +41,39 @@ T = TypeVar("T")
 
 
 class Ledger:
-    """The rows of ours that a batch of payments can belong to: those of the payments, else those of
-    their orders."""
+    """What we have of a batch of payments: the order that each is known for, else the order that it
+    names. Any payment that was tried for an order is known."""
 
     def __init__(self, provider: str, batch: Sequence[Payment]) -> None:
-        payment_ids = [theirs.payment_id for theirs in batch]
-        order_ids = [theirs.order_id for theirs in batch if theirs.order_id]
-        mine = Q(provider=provider, payment_id__in=payment_ids)
-        rows = list(Transaction.objects.filter(mine | Q(order_id__in=order_ids)))
-        self._of_payment = {row.payment_id: row for row in rows if row.provider == provider}
-        self._of_order = {row.order_id: row for row in rows}
+        self._provider = provider
+        tried = OrderPayment.objects.filter(
+            provider=provider, payment_id__in={theirs.payment_id for theirs in batch}
+        )
+        self._tried = {one.payment_id: one for one in tried.select_related("transaction")}
+        named = {theirs.order_id for theirs in batch if theirs.order_id}
+        orders = Transaction.objects.filter(order_id__in=named) if named else []
+        self._orders = {row.order_id: row for row in orders}
+
+    def tried(self, theirs: Payment) -> OrderPayment | None:
+        return self._tried.get(theirs.payment_id)
 
     def row(self, theirs: Payment) -> Transaction | None:
-        found = self._of_payment.get(theirs.payment_id)
-        return found or (self._of_order.get(theirs.order_id) if theirs.order_id else None)
+        if tried := self.tried(theirs):
+            return tried.transaction
+        return self._orders.get(theirs.order_id) if theirs.order_id else None
+
+    def judge(self, theirs: Payment) -> tuple[Transaction | None, Judgement]:
+        """The row that a payment belongs to, and how the two compare."""
+        ours = self.row(theirs)
+        return ours, judge(self._provider, ours, self.tried(theirs), theirs)
 
 
 class Comparison:
     """One comparison under way: it counts what agrees and writes down what does not.
 
-    step: called now and then, so that the caller can end it by raising.
+    step: called now and then, so that the caller can end it by raising. agreed, told: the ids of
+    payments that agree, or change nothing, and of those that were written down. shown: the ids of our
+    rows whose money the other side has.
     """
 
     def __init__(self, run: Reconciliation, step: Step) -> None:
@@ -58,47 +81,70 @@ class Comparison:
         self.counts: Counter[str] = Counter()
         self.settled_before = run.started_at - GRACE
         self.step = step
+        self.agreed, self.told, self.shown = Seen(), Seen(), Seen()
         self._payments = Seen()
-        self._transactions = Seen()
 
     def close(self) -> None:
-        self._payments.close()
-        self._transactions.close()
+        for seen in (self.agreed, self.told, self.shown, self._payments):
+            seen.close()
 
-    def compare(self, payments: Iterable[Payment]) -> None:
+    def compare(self, payments: Iterable[Booked]) -> None:
         """Compare these; a payment that came before is passed over."""
         for batch in batches(payments, BATCH):
             self.step()
-            known = self._payments.among(theirs.payment_id for theirs in batch)
-            fresh = {t.payment_id: t for t in batch if t.payment_id not in known}
-            self._payments.add(fresh)
-            self._compare(list(fresh.values()))
+            known = self._payments.among(one.payment_id for one in batch if one.payment_id)
+            fresh = {
+                one.payment_id or place: one
+                for place, one in enumerate(batch)
+                if one.payment_id not in known
+            }
+            self._payments.add(one.payment_id for one in fresh.values() if one.payment_id)
+            self._compare([one for one in fresh.values() if isinstance(one, Payment)])
+            self._note_unread([one for one in fresh.values() if isinstance(one, Unread)])
 
     def _compare(self, batch: list[Payment]) -> None:
         ledger = Ledger(self.run.provider, batch)
-        rows = []
-        seen = set()
+        rows, shown, agreed = [], set(), set()
         for theirs in batch:
-            ours = ledger.row(theirs)
+            ours, (outcome, difference) = ledger.judge(theirs)
             if ours and (theirs.status in WITH_MONEY or ours.payment_id == theirs.payment_id):
-                seen.add(str(ours.id))
-            outcome, difference = judge(self.run.provider, ours, theirs)
-            if outcome == "agreed":
+                shown.add(str(ours.pk))
+            if outcome in ("agreed", "ignored"):
+                agreed.add(theirs.payment_id)
                 self.counts[outcome] += 1
-            elif outcome != "ignored" and not self._is_in_flight(ours, theirs):
+            elif not self._is_in_flight(ours, ledger.tried(theirs), theirs):
                 rows.append(self._row(Finding(outcome), ours, theirs, difference))
-        self._transactions.add(seen)
+        self.shown.add(shown)
+        self.agreed.add(agreed)
         self._write(rows)
+        self.told.add(row.payment_id for row in rows)
 
-    def _is_in_flight(self, ours: Transaction | None, theirs: Payment) -> bool:
-        moments = [theirs.created_at, ours.updated_at if ours else None]
+    def _is_in_flight(
+        self, ours: Transaction | None, tried: OrderPayment | None, theirs: Payment
+    ) -> bool:
+        moments = [theirs.created_at, *(one.updated_at for one in (ours, tried) if one)]
         return any(moment is not None and moment > self.settled_before for moment in moments)
+
+    def _note_unread(self, unread: Sequence[Unread]) -> None:
+        """Count payments that cannot be read. Those that we know are there, whatever they say."""
+        for one in unread:
+            self.counts["unread"] += 1
+            log.warning(
+                "a payment of the books cannot be read",
+                provider=self.run.provider,
+                payment_id=one.payment_id,
+                reason=one.reason,
+            )
+        ids = [one.payment_id for one in unread if one.payment_id]
+        known = OrderPayment.objects.filter(provider=self.run.provider, payment_id__in=ids)
+        if ids:
+            self.shown.add(str(id) for id in known.values_list("transaction_id", flat=True))
 
     def unseen(self, rows: Iterable[Transaction]) -> list[Transaction]:
         """Those of our rows whose money no payment has shown so far."""
         rows = list(rows)
-        seen = self._transactions.among(str(row.id) for row in rows)
-        return [row for row in rows if str(row.id) not in seen]
+        shown = self.shown.among(str(row.id) for row in rows)
+        return [row for row in rows if str(row.id) not in shown]
 
     def missing_there(self, rows: Iterable[Transaction]) -> None:
         """Write down that the other side does not show these of ours."""
@@ -118,7 +164,6 @@ class Comparison:
         order_id = (ours and ours.order_id) or (theirs and theirs.order_id) or ""
         payment_id = (theirs and theirs.payment_id) or (ours and ours.payment_id) or ""
         return ReconciliationRow(
-            reconciliation=self.run,
             finding=finding,
             order_id=order_id,
             payment_id=payment_id,
@@ -129,27 +174,9 @@ class Comparison:
         )
 
     def _write(self, rows: list[ReconciliationRow]) -> None:
-        """Write them down; what a person has set aside before stays set aside while it is the same."""
-        if not rows:
-            return
-        before = {
-            _sameness(row): row
-            for row in ReconciliationRow.objects.filter(
-                reconciliation__provider=self.run.provider,
-                handled_at__isnull=False,
-                delivery_id__isnull=True,
-                order_id__in={row.order_id for row in rows},
-            ).defer("ours", "theirs")
-        }
         for row in rows:
             self.counts[row.finding] += 1
-            if earlier := before.get(_sameness(row)):
-                row.handled_at, row.handled_by = earlier.handled_at, earlier.handled_by
-        ReconciliationRow.objects.bulk_create(rows)
-
-
-def _sameness(row: ReconciliationRow) -> tuple[str, ...]:
-    return (str(row.finding), row.order_id, row.payment_id, row.difference)
+        findings.write(self.run, rows)
 
 
 class Seen:

@@ -9,12 +9,14 @@ from django.db import transaction
 from payments import intake
 from payments.comparison import Ledger
 from payments.intake import Post, Receipt, Source, Verdict
-from payments.judgement import judge, payment_of
+from payments.judgement import payment_of
 from payments.ledger import ActRefused, write_down
 from payments.models import ReconciliationRow
 from payments.providers.base import Event, Payment
 from queues.clean import dumps
 from queues.models import DatabaseClock
+
+DECIDED = ("delivery_id", "handled_at", "handled_by")
 
 
 def apply_row(row_id: UUID, actor: str, reason: str) -> Receipt:
@@ -29,7 +31,7 @@ def apply_row(row_id: UUID, actor: str, reason: str) -> Receipt:
         row = _open_row(row_id)
         if row.theirs is None:
             raise ActRefused("Nothing was done: the provider says nothing that could be recorded.")
-        provider, theirs = row.reconciliation.provider, payment_of(row.theirs)
+        provider, theirs = row.provider, payment_of(row.theirs)
         receipt = _record(provider, theirs)
         row.delivery_id = receipt.delivery_id
         if receipt.verdict is not Verdict.MISMATCH:
@@ -39,7 +41,7 @@ def apply_row(row_id: UUID, actor: str, reason: str) -> Receipt:
                 )
             _handle(row, actor)
             write_down(f"apply reconciliation row {row.id}", actor, reason)
-        row.save()
+        row.save(update_fields=DECIDED)
     if receipt.verdict is Verdict.MISMATCH:
         raise ActRefused(
             f"The ledger is unchanged: {receipt.reason}. What the provider says is kept as a"
@@ -58,7 +60,7 @@ def set_aside_row(row_id: UUID, actor: str, reason: str) -> None:
         row = _open_row(row_id)
         row.delivery_id = None
         _handle(row, actor)
-        row.save()
+        row.save(update_fields=DECIDED)
         write_down(f"set aside reconciliation row {row.id}", actor, reason)
 
 
@@ -69,12 +71,12 @@ def _require(reason: str) -> None:
 
 def _open_row(row_id: UUID) -> ReconciliationRow:
     """The row, locked, that nobody has dealt with. Raises ActRefused."""
-    rows = ReconciliationRow.objects.select_related("reconciliation")
-    row = rows.select_for_update(of=("self",)).filter(pk=row_id).first()
+    row = ReconciliationRow.objects.select_for_update().filter(pk=row_id).first()
     if row is None:
         raise ActRefused("Nothing was done: there is no such row.")
     if row.handled_at is not None:
-        raise ActRefused(f"Nothing was done: {row.handled_by} dealt with it already.")
+        why = f"{row.handled_by} dealt with it already" if row.handled_by else "the two sides agree"
+        raise ActRefused(f"Nothing was done: {why}.")
     return row
 
 
@@ -107,5 +109,5 @@ def _record(provider: str, theirs: Payment) -> Receipt:
 
 
 def _agrees(provider: str, theirs: Payment) -> bool:
-    ours = Ledger(provider, [theirs]).row(theirs)
-    return judge(provider, ours, theirs).outcome in ("agreed", "ignored")
+    _, judgement = Ledger(provider, [theirs]).judge(theirs)
+    return judgement.outcome in ("agreed", "ignored")

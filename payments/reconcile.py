@@ -3,30 +3,32 @@ decides about each difference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-import structlog
 from django.db import DatabaseError
 from django.db.models import Q, QuerySet
 
+from payments import review
 from payments.comparison import BATCH, Comparison, Step, batches
 from payments.models import Reconciliation, Transaction
-from payments.providers.base import Payment, Provider, load
+from payments.providers.base import Booked, Provider, ProviderError, load
 from queues.clean import storable_text
+from queues.console.formats import count
 from queues.database import query
 from queues.models import DatabaseClock
-
-log = structlog.get_logger(__name__)
 
 # Of how many orders a provider is asked one by one: those it did not list, unpaid and paid ones.
 ASKED_AT_MOST = 1000
 # How long a payment can stay authorized until it is captured or given up.
 AUTHORIZATION_LIVES = timedelta(days=7)
 Status = Transaction.Status
+# What a run counts: what was compared, and what it could not look at.
+FINDINGS = ("agreed", "missing_here", "missing_there", "different")
+LEFT_OUT = ("unread", "not_asked")
 
 
 def now() -> datetime:
@@ -45,8 +47,8 @@ def reconcile(
     """Compare the ledger with a provider's books: the payments made from `since` until `until`, the
     orders of that span that we hold as unpaid, and those that were paid in it.
 
-    Changes nothing in the ledger. The differences are the run's rows; what is younger than GRACE is
-    not judged. `step` is called between batches and requests; what it raises ends the run.
+    Changes nothing in the ledger. The differences are the run's rows, open until a person or a later
+    run closes them; what is younger than GRACE is not judged. `step` is called between batches and requests; what it raises ends the run.
     Raises UnknownProvider, NotConfigured, ProviderError; the last two are kept as the run's error.
     """
     provider = load(provider_name)
@@ -69,10 +71,16 @@ def reconcile(
 
 @contextmanager
 def comparing(run: Reconciliation, step: Step) -> Iterator[Comparison]:
-    """A comparison whose counts, end and error are written into its run."""
+    """A comparison whose counts, end and error are written into its run, and after which what was
+    open before is judged again, also where the provider did not answer to the end."""
     with closing(Comparison(run, step)) as comparison:
         try:
-            yield comparison
+            try:
+                yield comparison
+            except ProviderError:
+                review.judge_again(comparison)
+                raise
+            review.judge_again(comparison)
         except BaseException as error:
             # Where the database itself fails, its own error is the one to raise.
             with suppress(DatabaseError):
@@ -83,10 +91,7 @@ def comparing(run: Reconciliation, step: Step) -> Iterator[Comparison]:
 
 def _finish(run: Reconciliation, comparison: Comparison, error: str = "") -> None:
     Reconciliation.objects.filter(pk=run.pk).update(
-        **{
-            name: comparison.counts[name]
-            for name in ("agreed", "missing_here", "missing_there", "different")
-        },
+        **{name: comparison.counts[name] for name in (*FINDINGS, *LEFT_OUT)},
         error=storable_text(error)[:2000],
         finished_at=DatabaseClock(),
     )
@@ -107,10 +112,11 @@ def unpaid(comparison: Comparison, since: datetime, until: datetime) -> Iterator
 
 
 def paid(comparison: Comparison, since: datetime, until: datetime) -> Iterator[list[Transaction]]:
-    """Our orders that were paid within the span."""
+    """Our orders that were paid within the span. Of an order of nothing no books show a payment."""
     rows = Transaction.objects.filter(
         provider=comparison.run.provider,
         status__in=Transaction.SETTLED,
+        amount__gt=0,
         paid_at__gte=since,
         paid_at__lt=min(until, comparison.settled_before),
     ).order_by("paid_at", "id")
@@ -139,30 +145,26 @@ def first_id(moment: datetime) -> UUID:
 
 def _ask_for(
     pages: Iterator[list[Transaction]],
-    ask: Callable[[Transaction], list[Payment]],
+    ask: Callable[[Transaction], Sequence[Booked]],
     comparison: Comparison,
 ) -> None:
-    """Ask for orders whose payment the listing did not show, the most that are asked for."""
+    """Ask for orders whose payment the listing did not show, the most that are asked for; the others
+    are counted."""
     left = ASKED_AT_MOST
     for page in pages:
+        comparison.step()
         unseen = comparison.unseen(page)
         for batch in batches(unseen[:left], 50):
-            found = []
+            found: list[Booked] = []
             for row in batch:
                 comparison.step()
                 found += ask(row)
             comparison.compare(found)
-        if len(unseen) > left:
-            log.warning(
-                "reconciliation asks for no more orders",
-                provider=comparison.run.provider,
-                asked=ASKED_AT_MOST,
-            )
-            return
-        left -= len(unseen)
+        comparison.counts["not_asked"] += max(0, len(unseen) - left)
+        left = max(0, left - len(unseen))
 
 
-def _payments_of(provider: Provider, row: Transaction) -> list[Payment]:
+def _payments_of(provider: Provider, row: Transaction) -> Sequence[Booked]:
     """What the provider has of an order; of one without a name of its own, its payment."""
     if row.payment_id is not None and row.payment_id == row.order_id:
         found = provider.payment(row.payment_id)
@@ -170,7 +172,23 @@ def _payments_of(provider: Provider, row: Transaction) -> list[Payment]:
     return provider.payments_of(row.order_id)
 
 
-def _payment_of(provider: Provider, row: Transaction) -> list[Payment]:
+def _payment_of(provider: Provider, row: Transaction) -> Sequence[Booked]:
     """The payment that paid an order, or, where the provider does not have it, its others."""
     found = provider.payment(row.payment_id) if row.payment_id else None
     return [found] if found else _payments_of(provider, row)
+
+
+def left_out(run: Reconciliation) -> str:
+    """What a comparison did not look at, in a sentence for each; empty where it looked at everything."""
+    told = []
+    if run.unread:
+        them = "it" if run.unread == 1 else "them"
+        payments = count(run.unread, "payment")
+        told.append(f"{payments} of its books could not be read; the log names {them}.")
+    if run.not_asked:
+        were = "was" if run.not_asked == 1 else "were"
+        told.append(
+            f"{count(run.not_asked, 'order')} that its listing did not show {were} not asked for one"
+            " by one."
+        )
+    return " ".join(told)

@@ -10,7 +10,7 @@ from django.db.models import Max
 
 from payments.models import Reconciliation
 from payments.providers.base import NotConfigured, UnknownProvider, load
-from payments.reconcile import now, reconcile
+from payments.reconcile import FINDINGS, LEFT_OUT, now, reconcile
 from queues.enqueue import enqueue
 from queues.retry import Fail
 
@@ -41,10 +41,7 @@ def run(ctx: TaskContext) -> dict[str, Any]:
         raise Fail(str(error)) from error
     return {
         "reconciliation_id": str(found.id),
-        "agreed": found.agreed,
-        "missing_here": found.missing_here,
-        "missing_there": found.missing_there,
-        "different": found.different,
+        **{name: getattr(found, name) for name in (*FINDINGS, *LEFT_OUT)},
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from payments import money
 from payments.providers.base import Payment, Status
-from payments.providers.parse import MOST_MINOR_UNITS
+from payments.providers.parse import MOST_MINOR_UNITS, SHOP_TEXT
 
 # Our name of each column, and what it is called in exports; the first that is filled in is taken.
 COLUMNS = {
@@ -77,7 +77,7 @@ class Columns:
         status, refunded = self._status(line, amount, self._amount(line, "refunded", currency))
         return Payment(
             payment_id=_text(self._cell(line, "payment_id"), "payment_id", 100),
-            order_id=self._optional(line, "order_id", 100),
+            order_id=self._optional(line, "order_id", SHOP_TEXT),
             status=status,
             amount=amount,
             currency=currency,

@@ -22,7 +22,8 @@ THEIRS = {
 
 
 def make_run(finding="missing_here", **fields):
-    """A comparison with one row of a finding."""
+    """A comparison with one row of a finding, of a payment of its own."""
+    name = f"{9 + ReconciliationRow.objects.count()}"
     run = Reconciliation.objects.create(
         provider="razorpay",
         source="provider",
@@ -30,12 +31,14 @@ def make_run(finding="missing_here", **fields):
         finished_at=timezone.now(),
         **{finding: 1},
     )
-    sides = {"theirs": THEIRS, "order_id": "order_9", "payment_id": "pay_9"}
-    return ReconciliationRow.objects.create(reconciliation=run, finding=finding, **sides | fields)
+    ids = {"order_id": f"order_{name}", "payment_id": f"pay_{name}"}
+    implied = {"provider": "razorpay", "theirs": THEIRS | ids, **ids}
+    return ReconciliationRow.objects.create(reconciliation=run, finding=finding, **implied | fields)
 
 
 def fill(sql, count, first=1, **columns):
-    """Paid and fulfilled payments with a delivery each, and comparisons, in the order of `n`."""
+    """Paid and fulfilled payments with a delivery and an open difference each, and comparisons, in
+    the order of `n`."""
     implied = {
         "order_id": "'o' || n",
         "payment_id": "'p' || n",
@@ -55,6 +58,11 @@ def fill(sql, count, first=1, **columns):
     sql(
         "INSERT INTO reconciliations (provider, source, finished_at)"
         f" SELECT 'razorpay', 'provider', now() {span}"
+    )
+    sql(
+        "INSERT INTO reconciliation_rows (reconciliation_id, provider, finding, order_id, found_at)"
+        " SELECT (SELECT id FROM reconciliations LIMIT 1), 'razorpay', 'different', 'o' || n, now()"
+        f" {span}"
     )
 
 

@@ -109,7 +109,10 @@ BAD_ORDERS = [
     (["o", 1, "\ud800"], "cannot be printed"),
     (["o", 1, "INR", "e" * 321], "email is at most 320"),
     (["o", 1, "INR", 7], "email is a text"),
-    (["o", 1, "INR", None, "Pay Pal"], "There is no provider .Pay Pal.; PAYMENT_PROVIDERS has razorpay, stripe"),
+    (
+        ["o", 1, "INR", None, "Pay Pal"],
+        "There is no provider .Pay Pal.; PAYMENT_PROVIDERS has razorpay, stripe",
+    ),
 ]
 
 

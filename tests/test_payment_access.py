@@ -19,7 +19,7 @@ from tests.test_console import answer
 
 pytestmark = pytest.mark.django_db
 
-LISTS = ["list", "deliveries", "reconciliations"]
+LISTS = ["list", "deliveries", "reconciliations", "differences"]
 PAGES = [*LISTS, "transaction", "delivery", "reconciliation"]
 ACTS = ["fulfil", "accept", "set_aside", "record", "set_row_aside"]
 

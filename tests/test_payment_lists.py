@@ -11,17 +11,14 @@ from django.utils import timezone
 
 from payments.console import totals as sums
 from payments.console import views
-from payments.models import (
-    Transaction,
-    WebhookDelivery,
-)
+from payments.models import OrderPayment, Transaction, WebhookDelivery
 from queues.console.keyset import first_id
 from tests.console import words
 from tests.payment_console import assert_pages, fill, listed
 
 pytestmark = pytest.mark.django_db
 
-LISTS = ["list", "deliveries", "reconciliations"]
+LISTS = ["list", "deliveries", "reconciliations", "differences"]
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -31,6 +28,7 @@ def test_without_a_row_a_list_says_what_will_be_there(client_of, name):
         "list": "No payment yet",
         "deliveries": "No delivery yet",
         "reconciliations": "Nothing was compared yet",
+        "differences": "No open difference",
     }[name] in text
 
 
@@ -62,6 +60,12 @@ PAYMENTS = {
 }
 
 
+def tried(row, payment):
+    OrderPayment.objects.create(
+        provider=row.provider, payment_id=payment, transaction=row, status="failed"
+    )
+
+
 @pytest.fixture
 def ledger_of_seven():
     now, made = timezone.now(), {}
@@ -72,6 +76,9 @@ def ledger_of_seven():
             if key.endswith("_at")
         }
         row = Transaction.objects.create(order_id=name, amount=100, **fields | moments)
+        if row.payment_id:
+            for payment in (row.payment_id, f"{row.payment_id}_failed"):
+                tried(row, payment)
         made[str(row.pk)] = name
     contradicted = next(id for id, name in made.items() if name == "g")
     for handled in (None, now):
@@ -99,6 +106,7 @@ def ledger_of_seven():
         ("?attention=any&provider=stripe", "c"),
         ("?q=a", "a"),
         ("?q=%20pay_b%20", "b"),
+        ("?q=pay_b_failed", "b"),
         ("?q=asha@example.com", "a"),
         ("?q=Asha@Example.com", "a"),
         ("?q=pay_", ""),
@@ -271,10 +279,14 @@ def test_a_query_that_takes_too_long_ends_in_a_page_that_says_so(client_of, monk
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("", "dcba"),
+        ("", "fedcba"),
         ("?verdict=duplicate", "b"),
         ("?verdict=mismatch", "dc"),
         ("?verdict=mismatch&open=1", "c"),
+        ("?verdict=rejected&open=1", "e"),
+        ("?open=1", "ce"),
+        ("?open=1&provider=razorpay", "e"),
+        ("?verdict=rejected", "fe"),
         ("?verdict=accepted&open=1", "a"),
         ("?provider=stripe", "c"),
         ("?q=order_1", "ba"),
@@ -286,7 +298,8 @@ def test_a_query_that_takes_too_long_ends_in_a_page_that_says_so(client_of, monk
     ],
 )
 def test_deliveries_are_found_by_verdict_provider_and_whole_ids(client_of, query, found):
-    row = Transaction.objects.create(order_id="order_1", payment_id="pay_1", amount=1)
+    row = Transaction.objects.create(order_id="order_1", payment_id="pay_2", amount=1)
+    tried(row, "pay_1")
     deliveries = {
         "a": {
             "verdict": "accepted",
@@ -297,6 +310,8 @@ def test_deliveries_are_found_by_verdict_provider_and_whole_ids(client_of, query
         "b": {"verdict": "duplicate", "event_id": "evt_1", "order_id": "order_1"},
         "c": {"verdict": "mismatch", "event_id": "evt_2", "provider": "stripe"},
         "d": {"verdict": "mismatch", "handled_at": timezone.now(), "handled_by": "asha"},
+        "e": {"verdict": "rejected"},
+        "f": {"verdict": "rejected", "signed": False},
     }
     made = {
         str(WebhookDelivery.objects.create(body=b"", **{"provider": "razorpay"} | fields).pk): name

@@ -6,6 +6,8 @@ from django.utils import timezone
 from payments import ledger
 from payments.models import (
     Fulfilment,
+    Reconciliation,
+    ReconciliationRow,
     Transaction,
     WebhookDelivery,
 )
@@ -230,7 +232,7 @@ def test_a_mismatch_is_set_aside_once(client_of, mismatch):
     assert "Set aside" in message(client.post(url, asked, follow=True))
     assert "payments dealt with it already" in message(client.post(url, asked, follow=True))
     assert Transaction.objects.get().status == "created"
-    assert "No open mismatch" in words(client.get("/payments/deliveries/?verdict=mismatch&open=1"))
+    assert "Nothing to decide" in words(client.get("/payments/deliveries/?verdict=mismatch&open=1"))
 
 
 def test_a_comparison_shows_each_difference_with_its_action(client_of):
@@ -241,7 +243,7 @@ def test_a_comparison_shows_each_difference_with_its_action(client_of):
     )
     client = client_of("payments")
     listing = words(client.get("/payments/reconciliations/"))
-    assert "razorpay its books 12 0 1 0 schedule" in listing
+    assert "razorpay its books 12 0 1 0 0 schedule" in listing
     page = client.get(f"/payments/reconciliations/{row.reconciliation_id}/")
     text = words(page)
     assert "order_9 pay_9" in text
@@ -289,14 +291,140 @@ def test_a_row_that_the_provider_does_not_show_can_only_be_set_aside(client_of):
 def test_many_rows_of_a_comparison_are_paged(client_of, sql):
     row = make_run("different")
     sql(
-        "INSERT INTO reconciliation_rows (reconciliation_id, finding, order_id)"
-        " SELECT %s, 'different', 'o' || n FROM generate_series(1, 60) n",
+        "INSERT INTO reconciliation_rows (reconciliation_id, provider, finding, order_id)"
+        " SELECT %s, 'razorpay', 'different', 'o' || n FROM generate_series(1, 60) n",
         row.reconciliation_id,
     )
     client, url = client_of("payments"), f"/payments/reconciliations/{row.reconciliation_id}/"
     page = client.get(url)
     assert html(page).count("<article") == PAGE_SIZE
     assert html(client.get(url + link(page, "next"))).count("<article") == 11
+
+
+def test_a_comparison_whose_rows_a_later_one_took_over_says_so(client_of):
+    row = make_run("different")
+    first = row.reconciliation
+    ReconciliationRow.objects.update(reconciliation=make_run().reconciliation)
+    text = words(client_of("payments").get(f"/payments/reconciliations/{first.pk}/"))
+    assert "1 of these is not listed here: a later comparison found it again" in text
+    assert "See what is open now" in text
+    assert "None different" not in text
+
+
+def test_what_agrees_by_now_says_so_and_asks_for_nothing(client_of):
+    row = make_run()
+    ReconciliationRow.objects.update(handled_at=timezone.now())
+    page = client_of("payments").get(f"/payments/reconciliations/{row.reconciliation_id}/")
+    assert "The two sides agree since" in words(page)
+    assert "Record it" not in words(page)
+
+
+def test_a_comparison_that_left_something_out_is_not_called_clean(client_of):
+    run = make_run().reconciliation
+    Reconciliation.objects.update(missing_here=0, unread=3, not_asked=1)
+    ReconciliationRow.objects.all().delete()
+    client = client_of("payments")
+    text = words(client.get(f"/payments/reconciliations/{run.pk}/"))
+    assert "Razorpay in part" in text
+    assert "3 payments of its books could not be read; the log names them." in text
+    assert "1 order that its listing did not show was not asked for one by one." in text
+    assert "completed" not in text
+    assert "0 4 schedule in part" in words(client.get("/payments/reconciliations/"))
+
+
+def test_from_the_open_differences_an_act_leads_back_to_them(client_of):
+    first, second = make_run(), make_run("different")
+    client, url = client_of("payments"), "/payments/differences/?provider=razorpay"
+    page = client.get(url)
+    text = words(page)
+    assert "2 open differences, the oldest first" in text
+    assert text.index("order_9") < text.index("order_10")
+    fields = {f["name"]: f.get("value", "") for f in elements(page, "input") if f.get("name")}
+    assert fields["back"] == url
+    act = f"/payments/reconciliations/rows/{first.pk}/set-aside/"
+    asked = client.post(act, {"back": url})
+    fields = {f["name"]: f.get("value", "") for f in elements(asked, "input") if f.get("name")}
+    assert fields["back"] == url
+    page = client.post(act, fields | {"reason": "known"}, follow=True)
+    assert page.redirect_chain[-1][0] == url
+    assert "Set aside" in message(page)
+    assert "1 open difference" in words(page)
+    assert "order_9 " not in words(page)
+    elsewhere = client.post(
+        f"/payments/reconciliations/rows/{second.pk}/set-aside/",
+        {"confirmed": "1", "reason": "known", "back": "//evil.example/payments/differences/"},
+    )
+    assert elsewhere["Location"].startswith(f"/payments/reconciliations/{second.reconciliation_id}")
+
+
+def test_what_a_person_has_not_seen_is_not_decided(client_of):
+    """A later comparison found something else between the page and the button."""
+    row = make_run("different", difference="refunded: ours 0, theirs 200")
+    client, url = client_of("payments"), f"/payments/reconciliations/rows/{row.pk}/set-aside/"
+    asked = client.post(url)
+    fields = {f["name"]: f.get("value", "") for f in elements(asked, "input") if f.get("name")}
+    ReconciliationRow.objects.update(difference="refunded: ours 0, theirs 500")
+    page = client.post(url, fields | {"reason": "known"}, follow=True)
+    assert "it says something else by now" in message(page)
+    assert ReconciliationRow.objects.get().handled_at is None
+
+
+@pytest.mark.parametrize(
+    ("query", "found"), [("", 61), ("?provider=stripe", 1), ("?finding=different", 60)]
+)
+def test_open_differences_are_paged(client_of, sql, query, found):
+    run = make_run("missing_here", provider="stripe").reconciliation
+    sql(
+        "INSERT INTO reconciliation_rows (reconciliation_id, provider, finding, order_id)"
+        " SELECT %s, 'razorpay', 'different', 'o' || n FROM generate_series(1, 60) n",
+        run.pk,
+    )
+    client, url = client_of("payments"), "/payments/differences/"
+    page = client.get(url + query)
+    assert f"{found} open difference" in words(page)
+    assert html(page).count("<article") == min(found, PAGE_SIZE)
+    if found > PAGE_SIZE:
+        rest = html(client.get(url + link(page, "next")))
+        assert rest.count("<article") == found - PAGE_SIZE
+
+
+def test_no_open_difference_is_a_page_too(client_of):
+    text = words(client_of("payments").get("/payments/differences/?provider=x"))
+    assert "No open difference All that was compared agrees" in text
+    assert "There is no provider 'x'; all are shown." in text
+    make_run()
+    text = words(client_of("payments").get("/payments/differences/?provider=stripe"))
+    assert "No open difference matches Show all open differences" in text
+
+
+def test_the_payments_that_were_tried_for_an_order_are_listed(client_of):
+    row = Transaction.objects.create(
+        order_id="o", payment_id="pay_2", amount=100, status="paid", paid_at=timezone.now()
+    )
+    client, url = client_of("payments"), f"/payments/{row.pk}/"
+    for payment, fields in {
+        "pay_1": {"status": "failed"},
+        "pay_2": {"status": "paid"},
+        "pay_3": {"status": "refunded", "refunded": 100},
+    }.items():
+        row.payments.create(provider=row.provider, payment_id=payment, **fields)
+        if payment == "pay_1":
+            assert "Payments tried" not in words(client.get(url))
+    text = words(client.get(url))
+    assert "failed pay_1 –" in text
+    assert "paid pay_2 paid the order –" in text
+    assert "refunded pay_3 INR 1.00" in text
+
+
+def test_a_signed_delivery_that_could_not_be_read_says_what_to_do(client_of):
+    fields = {"provider": "razorpay", "verdict": "rejected", "body": b"", "reason": "No amount."}
+    row = WebhookDelivery.objects.create(**fields)
+    client, url = client_of("payments"), f"/payments/deliveries/{row.pk}/"
+    assert "it may be money: read the reason, reconcile with the provider" in words(client.get(url))
+    page = client.post(f"{url}set-aside/", {"confirmed": "1", "reason": "a test"}, follow=True)
+    assert "Set aside" in message(page)
+    assert "it may be money" not in words(page)
+    assert "Nothing to decide" in words(client.get("/payments/deliveries/?open=1"))
 
 
 def test_an_effect_without_its_task_is_still_told(client_of):

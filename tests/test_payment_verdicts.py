@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from payments.console.attention import attention
 from payments.models import Reconciliation, ReconciliationRow, Transaction, WebhookDelivery
+from queues.console.keyset import first_id
 from tests.console import words
 
 pytestmark = pytest.mark.django_db
@@ -78,40 +79,84 @@ def run(rows=0, handled=0, **fields):
     for n in range(rows + handled):
         ReconciliationRow.objects.create(
             reconciliation=made,
+            provider=made.provider,
             finding="different",
+            order_id=f"{made.pk} {n}",
             handled_at=timezone.now() if n < handled else None,
         )
     return made
 
 
-def test_differences_are_those_of_the_newest_whole_comparison(problems, client_of):
-    run(rows=9)
-    newest = run(rows=2, handled=1)
-    run(rows=5, finished_at=None)
-    told = problems()["2 payments of razorpay differ from its books"]
-    assert str(newest.pk) in told.url
-    assert client_of("payments").get(told.url).status_code == 200
+def test_open_differences_of_all_comparisons_are_told_by_provider(problems, client_of, sql):
+    run(rows=2, handled=1)
+    run(rows=1, source="statement", name="june.csv")
+    run(rows=1, provider="stripe")
     run(rows=0, handled=3)
+    sql(
+        "UPDATE reconciliation_rows SET id = overlay(id::text placing %s from 1 for 13)::uuid"
+        " WHERE id = (SELECT id FROM reconciliation_rows WHERE handled_at IS NULL ORDER BY id LIMIT 1)",
+        str(first_id(timezone.now() - timedelta(days=9)))[:13],
+    )
+    found = problems()
+    told = found["3 payments of razorpay differ from its books"]
+    assert told.reason == "The oldest difference was found 9 d ago."
+    assert "3 open differences, the oldest first" in words(client_of("payments").get(told.url))
+    told = found["1 payment of stripe differs from its books"]
+    assert "1 open difference" in words(client_of("payments").get(told.url))
+    ReconciliationRow.objects.update(handled_at=timezone.now())
     assert not problems()
+
+
+def test_many_differences_with_one_provider_do_not_hide_those_with_another(problems, sql):
+    made = run()
+    sql(
+        "INSERT INTO reconciliation_rows (reconciliation_id, provider, finding, order_id)"
+        " SELECT %s, 'razorpay', 'different', 'o' || n FROM generate_series(1, 10200) n",
+        made.pk,
+    )
+    run(rows=1, provider="stripe")
+    found = problems()
+    assert "10,000+ payments of razorpay differ from its books" in found
+    assert "1 payment of stripe differs from its books" in found
 
 
 def test_a_comparison_that_broke_off_is_told_until_one_succeeds(problems):
     run(rows=1)
     run(error="razorpay answered 401")
+    run(finished_at=None)
     found = problems()
     assert found["The ledger could not be compared with razorpay"].reason == "razorpay answered 401"
     assert "1 payment of razorpay differs from its books" in found
     run()
+    assert "The ledger could not be compared with razorpay" not in problems()
+
+
+def test_a_comparison_that_left_something_out_is_told_until_one_is_whole(problems, client_of):
+    run(unread=1, not_asked=2)
+    told = problems()["The ledger was compared with razorpay in part"]
+    assert told.reason == (
+        "1 payment of its books could not be read; the log names it. 2 orders that its listing did not show were not"
+        " asked for one by one."
+    )
+    page = words(client_of("payments").get(told.url))
+    assert "Razorpay in part" in page
+    assert told.reason in page
+    run()
     assert not problems()
 
 
-def test_a_statement_and_the_books_are_told_apart(problems):
-    run(rows=1, source="statement", name="june.csv")
-    run(rows=0)
-    assert (
-        "the statement june.csv"
-        in problems()["1 payment of razorpay differs from its books"].reason
-    )
+def test_signed_deliveries_that_could_not_be_read_are_told(problems, client_of):
+    for signed in (True, True, False):
+        WebhookDelivery.objects.create(
+            provider="razorpay", verdict="rejected", signed=signed, body=b"", reason="No amount."
+        )
+    told = problems()["2 signed deliveries could not be read: they may be money"]
+    assert "reconcile with the provider" in told.reason
+    text = words(client_of("payments").get(told.url))
+    assert "2 deliveries match" in text
+    assert "to decide (2)" in text
+    WebhookDelivery.objects.filter(signed=True).update(handled_at=timezone.now())
+    assert not problems()
 
 
 @pytest.mark.parametrize("group", ["viewer", "operator"])

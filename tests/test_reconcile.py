@@ -6,7 +6,13 @@ import pytest
 from django.utils import timezone
 
 from payments import comparison, reconcile
-from payments.models import Reconciliation, ReconciliationRow, Transaction, WebhookDelivery
+from payments.models import (
+    OrderPayment,
+    Reconciliation,
+    ReconciliationRow,
+    Transaction,
+    WebhookDelivery,
+)
 from payments.providers.base import NotConfigured, ProviderError, UnknownProvider
 from queues.models import Task
 from queues.retry import LostLease
@@ -22,7 +28,7 @@ def ago(**span):
 
 
 def order(n, status="paid", payment=None, *, at=None, **fields):
-    """A row of the ledger, by default of two hours ago."""
+    """A row of the ledger, with its payment, by default of two hours ago."""
     at = at or ago(hours=2)
     implied = {
         "order_id": f"order_{n}",
@@ -32,10 +38,28 @@ def order(n, status="paid", payment=None, *, at=None, **fields):
         "email": "buyer@example.com",
         "created_at": at,
         "updated_at": at,
+        "expected_at": at if status == "created" else None,
         "paid_at": at if status in SETTLED else None,
         "refunded": 50000 if status == "refunded" else 0,
     }
-    return Transaction.objects.create(**implied | fields)
+    row = Transaction.objects.create(**implied | fields)
+    if row.payment_id:
+        tried(row, row.payment_id, status, refunded=row.refunded)
+    return row
+
+
+def tried(row, payment, status, **fields):
+    """A payment of an order, as the ledger knows it."""
+    at = {"created_at": row.created_at, "updated_at": row.updated_at}
+    return OrderPayment.objects.create(
+        provider=row.provider, payment_id=payment, transaction=row, status=status, **at | fields
+    )
+
+
+def long_ago():
+    """As if all that the ledger knows had come two hours ago."""
+    for model in (Transaction, OrderPayment):
+        model.objects.update(updated_at=ago(hours=2))
 
 
 def run(provider="razorpay", hours=24, **options):
@@ -120,10 +144,9 @@ def test_an_unpaid_order_is_asked_for_when_the_listing_does_not_show_it(books, p
 @BOTH
 def test_an_authorization_from_before_the_span_is_asked_for(books, provider):
     id = books.add(provider, 1, "order_1", at=ago(hours=40))
-    order(1, "authorized", id, provider=provider, at=ago(hours=40))
-    Transaction.objects.update(id=reconcile.first_id(ago(hours=40)))
-    old = order(2, "created", provider=provider, at=ago(hours=40))
-    Transaction.objects.filter(id=old.id).update(id=reconcile.first_id(ago(hours=41)))
+    for n, status, payment, hours in ((1, "authorized", id, 40), (2, "created", None, 41)):
+        made = reconcile.first_id(ago(hours=hours))
+        order(n, status, payment, provider=provider, at=ago(hours=40), id=made)
     found = run(provider)
     assert rows(found) == [("different", "order_1", id, "status: ours authorized, theirs paid")]
     assert not any("order_2" in str(asked) for asked in books.asked)
@@ -145,6 +168,11 @@ def test_an_order_paid_at_the_edge_is_not_missing_there(books, provider):
     order(1, payment=id, provider=provider, at=ago(hours=23, minutes=59))
     order(2, payment="pay_old", provider=provider, at=ago(hours=24, minutes=1))
     assert counts(run(provider)) == (1, 0, 0, 0)
+
+
+def test_an_order_of_nothing_is_not_missed(books):
+    order(1, payment="cs_1", provider="stripe", amount=0)
+    assert counts(run("stripe")) == (0, 0, 0, 0)
 
 
 @BOTH
@@ -182,6 +210,71 @@ def test_an_order_that_was_paid_twice_is_told(books, provider):
     assert counts(found) == (1, 0, 0, 1)
     said = f"payment: ours {first}, theirs {second}: the order was paid twice"
     assert rows(found) == [("different", "order_1", second, said)]
+
+
+def paid_twice(books, ours, theirs, **fields):
+    """An order whose second payment is known here to have brought money, too; what is told of it."""
+    row = order(1, payment=books.add("razorpay", 1, "order_1"))
+    tried(row, books.add("razorpay", 2, "order_1", theirs, **fields), ours)
+    found = run()
+    return (found.agreed, [difference for *_, difference in rows(found)])
+
+
+def test_a_second_payment_that_is_known_here_agrees(books):
+    assert paid_twice(books, "paid", "paid") == (2, [])
+
+
+def test_what_became_of_a_known_second_payment_is_told(books):
+    assert paid_twice(books, "paid", "refunded") == (
+        1,
+        [
+            "payment pay_2, status: ours paid, theirs refunded; payment pay_2, refunded: ours 0, theirs 50000"
+        ],
+    )
+
+
+def test_a_second_payment_that_is_paid_here_only_is_told(books):
+    assert paid_twice(books, "paid", "failed") == (
+        1,
+        ["payment pay_2, status: ours paid, theirs failed"],
+    )
+
+
+def test_a_second_payment_of_which_no_money_was_heard_was_paid_twice(books):
+    assert paid_twice(books, "failed", "paid") == (
+        1,
+        ["payment: ours pay_1, theirs pay_2: the order was paid twice"],
+    )
+
+
+def test_any_payment_that_was_tried_leads_to_its_order(books):
+    """The books need not name the order."""
+    row = order(1, "failed", books.add("razorpay", 1, None, "failed"))
+    paid = books.add("razorpay", 2, None)
+    tried(row, paid, "failed")
+    assert rows(run()) == [("different", "order_1", paid, "status: ours failed, theirs paid")]
+
+
+@pytest.mark.parametrize("ours", [{}, {"expected_at": "now"}])
+def test_what_an_attempt_said_binds_nothing(books, ours):
+    """A failed attempt of 300 says nothing of the payment of 500 after it, nor of what was announced."""
+    fields = {"expected_at": ago(hours=3)} if ours else {}
+    failed = books.add("razorpay", 1, "order_1", "failed", amount=30000, email="x@y.example")
+    order(1, "failed", failed, amount=50000 if ours else 30000, **fields)
+    paid = books.add("razorpay", 2, "order_1", email="other@y.example")
+    found = run()
+    assert rows(found) == [("different", "order_1", paid, "status: ours failed, theirs paid")]
+    assert found.agreed == 1
+
+
+def test_what_was_announced_is_compared(books):
+    order(1, "created", amount=40000, expected_email="buyer@example.com", email=None)
+    paid = books.add("razorpay", 1, "order_1", email="x@y.example")
+    said = (
+        "amount: ours 40000, theirs 50000; status: ours created, theirs paid;"
+        " email: ours buyer@example.com, theirs x@y.example"
+    )
+    assert rows(run()) == [("different", "order_1", paid, said)]
 
 
 def test_a_refund_that_we_do_not_know_is_told(books):
@@ -317,7 +410,7 @@ def test_webhooks_and_books_tell_the_same(books):
     books.add("razorpay", 2, None)
     books.add("razorpay", 3, "order_3", "failed")
     books.add("razorpay", 4, "order_4", refunded=200)
-    Transaction.objects.update(updated_at=ago(hours=2))
+    long_ago()
     assert counts(run()) == (4, 0, 0, 0)
 
 

@@ -76,6 +76,33 @@ def test_the_command_tells_differences_and_where_to_see_them(books):
 
 
 @in_processes
+def test_the_command_says_what_it_could_not_read(books):
+    order(1, payment=books.add("razorpay", 1, "order_1"))
+    books.add("razorpay", 2, "order_2", amount=-1)
+    done = command(books, "--provider", "razorpay")
+    assert done.returncode == 2
+    assert (
+        "Not everything was looked at: 1 payment of its books could not be read; the log names it."
+        in done.stdout
+    )
+    assert "payment_id=pay_2" in done.stderr
+
+
+@in_processes
+def test_the_command_tells_of_what_is_open_from_before(books):
+    books.add("razorpay", 1, "order_1", at=ago(hours=30))
+    assert command(books, "--provider", "razorpay").returncode == 2
+    done = command(books, "--provider", "razorpay", "--since", "1h")
+    assert done.returncode == 2
+    assert "open of earlier comparisons: 1. See /payments/differences/?provider=razorpay" in (
+        done.stdout
+    )
+    set_aside_row(ReconciliationRow.objects.get().id, "ann", "known")
+    done = command(books, "--provider", "razorpay", "--since", "1h")
+    assert (done.returncode, "earlier" in done.stdout) == (0, False)
+
+
+@in_processes
 def test_the_command_says_what_failed_and_asks_the_others(books):
     books.add("stripe", 1, "order_1")
     done = command(books, RAZORPAY_KEY_SECRET="another")
@@ -182,6 +209,8 @@ def test_a_worker_keeps_the_comparison_going(books, run_worker):
         "missing_here": 1,
         "missing_there": 0,
         "different": 0,
+        "unread": 0,
+        "not_asked": 0,
     }
     assert found.actor == f"task {done.id}"
 
@@ -217,6 +246,22 @@ def test_zero_hours_is_never(settings):
     settings.PAYMENTS_RECONCILE_HOURS = 0
     chores.schedule_reconciliations()
     assert not Task.objects.exists()
+
+
+def test_old_comparisons_with_an_open_difference_are_kept(settings, books):
+    settings.PAYMENTS_KEEP_REPEATS_DAYS = 30
+    runs = []
+    for n in range(3):
+        books.add("razorpay", n, f"order_{n}")
+        runs.append(run())
+        books.payments["razorpay"].clear()
+    set_aside_row(ReconciliationRow.objects.get(order_id="order_0").id, "ann", "known")
+    Reconciliation.objects.update(started_at=ago(days=31))
+    chores.purge_reconciliations()
+    kept = Reconciliation.objects.order_by("id").values_list("id", flat=True)
+    assert list(kept) == [runs[1].id, runs[2].id]
+    left = ReconciliationRow.objects.order_by("id").values_list("order_id", flat=True)
+    assert list(left) == ["order_1", "order_2"]
 
 
 def test_old_comparisons_are_deleted_with_their_rows(settings, books, monkeypatch):

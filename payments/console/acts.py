@@ -23,10 +23,12 @@ from queues.console.access import staff_with
 
 @dataclass(frozen=True)
 class Subject:
-    """What an act is about: its name, its page, and what the person should see once more."""
+    """What an act is about: its name, its page, and what the person should see once more. An act on
+    what says something else than `seen` by then is not done."""
 
     name: str
     url: str
+    seen: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
 
@@ -60,7 +62,8 @@ def _payment(id: UUID) -> Subject:
         ("E-mail", row.email or "–"),
         ("Provider", row.provider),
     ]
-    return Subject(f"order {row.order_id}", reverse("payments:transaction", args=[id]), facts)
+    url = reverse("payments:transaction", args=[id])
+    return Subject(f"order {row.order_id}", url, facts=facts)
 
 
 def _delivery(id: UUID) -> Subject:
@@ -68,7 +71,7 @@ def _delivery(id: UUID) -> Subject:
     facts = [("Verdict", row.verdict), ("Reason", row.reason)]
     url = reverse("payments:delivery", args=[id])
     name = f"{row.event_type or row.verdict} delivery of {row.order_id or row.provider}"
-    return Subject(name, url, facts, sides_of(row)[1])
+    return Subject(name, url, facts=facts, lines=sides_of(row)[1])
 
 
 def _row(id: UUID) -> Subject:
@@ -76,7 +79,13 @@ def _row(id: UUID) -> Subject:
     url = reverse("payments:reconciliation", args=[row.reconciliation_id])
     facts = [("Finding", row.finding.replace("_", " ")), ("Difference", row.difference)]
     name = f"payment {row.payment_id or row.order_id}"
-    return Subject(name, f"{url}?finding={row.finding}", facts, lines(row.ours, row.theirs))
+    return Subject(
+        name,
+        f"{url}?finding={row.finding}",
+        seen=f"{row.finding}: {row.difference}",
+        facts=facts,
+        lines=lines(row.ours, row.theirs),
+    )
 
 
 def _fulfil(id: UUID, actor: str, reason: str) -> str:
@@ -169,14 +178,23 @@ def act(request: HttpRequest, name: str, id: UUID) -> HttpResponse:
     if not request.user.has_perm(chosen.permission):
         raise PermissionDenied(chosen.permission)
     subject = chosen.subject(id)
+    back = _way_back(request, subject)
     if not request.POST.get("confirmed"):
         title = chosen.title.format(subject.name)
-        context = {"act": chosen, "subject": subject, "title": title, "id": id}
+        context = {"act": chosen, "subject": subject, "title": title, "id": id, "back": back}
         return render(request, "payments/confirm.html", context)
     try:
+        if request.POST.get("seen", subject.seen) != subject.seen:
+            raise ActRefused("Nothing was done: it says something else by now. Look at it again.")
         told = chosen.do(id, request.user.get_username(), request.POST.get("reason", ""))
     except ActRefused as error:
         messages.error(request, str(error))
     else:
         messages.success(request, told)
-    return redirect(subject.url)
+    return redirect(back)
+
+
+def _way_back(request: HttpRequest, subject: Subject) -> str:
+    """The subject's page, or the list of open differences where the person came from there."""
+    asked, listed = request.POST.get("back", ""), reverse("payments:differences")
+    return asked if asked == listed or asked.startswith(f"{listed}?") else subject.url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from queues.console.snapshot import FRESH_SECONDS
 LATE = timedelta(minutes=5)
 CAP = 10_000
 RUNS_LOOKED_AT = 200
+Verdict = WebhookDelivery.Verdict
 
 # The oldest CAP, so that the picture costs the same however much lies there.
 AT_RISK = f"""
@@ -30,6 +31,21 @@ SELECT r.held, r.currency, count(*), sum(r.amount), min(r.paid_at)
            AND (t.held_at IS NOT NULL OR t.paid_at < clock_timestamp() - %(late)s)
          ORDER BY t.paid_at LIMIT {CAP} + 1) r
  GROUP BY r.held, r.currency ORDER BY r.currency
+"""  # noqa: S608
+# By provider, with a step into the index for each: many of one must not hide those of another. The
+# least id is of the one that was found first.
+DIFFERENCES = f"""
+WITH RECURSIVE found(provider) AS (
+    SELECT min(r.provider) FROM reconciliation_rows r WHERE r.handled_at IS NULL
+    UNION ALL
+    SELECT (SELECT min(r.provider) FROM reconciliation_rows r WHERE r.handled_at IS NULL AND r.provider > f.provider)
+      FROM found f WHERE f.provider IS NOT NULL)
+SELECT f.provider,
+       (SELECT count(*) FROM (SELECT FROM reconciliation_rows r
+                               WHERE r.handled_at IS NULL AND r.provider = f.provider LIMIT {CAP} + 1) n),
+       (SELECT r.id FROM reconciliation_rows r
+         WHERE r.handled_at IS NULL AND r.provider = f.provider ORDER BY r.id LIMIT 1)
+  FROM found f WHERE f.provider IS NOT NULL
 """  # noqa: S608
 
 
@@ -45,9 +61,15 @@ def held() -> QuerySet[Transaction]:
     return rows.filter(fulfilled_at__isnull=True, held_at__isnull=False)
 
 
+def open_deliveries(verdict: str = "") -> QuerySet[WebhookDelivery]:
+    """Those that wait for a person: mismatches, and signed ones that could not be read."""
+    rows = WebhookDelivery.objects.filter(WebhookDelivery.OPEN)
+    return rows.filter(verdict=verdict) if verdict else rows
+
+
 def open_mismatches() -> QuerySet[WebhookDelivery]:
     """Deliveries that contradict the ledger and that nobody has dealt with."""
-    return WebhookDelivery.objects.filter(verdict="mismatch", handled_at__isnull=True)
+    return open_deliveries(Verdict.MISMATCH)
 
 
 def ids_of(rows: QuerySet[Any], order: str, field: str = "pk") -> set[UUID]:
@@ -61,22 +83,27 @@ def contradicted() -> set[UUID]:
     return ids_of(open_mismatches(), "received_at", "transaction_id")
 
 
-def newest_runs() -> tuple[list[Reconciliation], list[Reconciliation]]:
-    """Of each provider and kind the newest comparison that came to its end, and, where a later one
-    did not, that one."""
+def newest_runs() -> list[Reconciliation]:
+    """Of each provider and kind the newest comparison that is over."""
     finished = Reconciliation.objects.filter(finished_at__isnull=False).order_by("-id")
-    whole: dict[tuple[str, str], Reconciliation] = {}
-    broken: dict[tuple[str, str], Reconciliation] = {}
+    newest: dict[tuple[str, str], Reconciliation] = {}
     for run in finished[:RUNS_LOOKED_AT]:
-        key = (run.provider, run.source)
-        if key not in whole:
-            (broken if run.error else whole).setdefault(key, run)
-    return list(whole.values()), list(broken.values())
+        newest.setdefault((run.provider, run.source), run)
+    return list(newest.values())
 
 
-def open_differences(run: Reconciliation) -> QuerySet[ReconciliationRow]:
-    """Differences that this comparison found and nobody has dealt with."""
-    return ReconciliationRow.objects.filter(reconciliation=run, handled_at__isnull=True)
+def open_differences() -> QuerySet[ReconciliationRow]:
+    """Differences of all comparisons that nobody has dealt with and that are there still."""
+    return ReconciliationRow.objects.filter(handled_at__isnull=True)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The open differences with one provider; since when the oldest is known."""
+
+    provider: str
+    count: int
+    oldest: datetime
 
 
 @dataclass
@@ -99,8 +126,11 @@ class Attention:
     unfulfilled: AtRisk
     held: AtRisk
     mismatches: int
-    differences: list[tuple[Reconciliation, int]]
+    unread: int
+    differences: list[Differences]
+    # The newest comparisons: those that came to no end, and those that left something out.
     broken: list[Reconciliation]
+    partial: list[Reconciliation]
 
     @property
     def capped(self) -> bool:
@@ -128,11 +158,27 @@ def _take() -> Attention:
             pile.orders += orders
             pile.money[currency] = int(amount)
             pile.oldest = min(filter(None, (pile.oldest, oldest)), default=None)
-    contradicted = open_mismatches().order_by()[: CAP + 1].count()
-    whole, broken = newest_runs()
-    differences = [
-        (run, found)
-        for run in whole
-        if (found := open_differences(run).order_by()[: CAP + 1].count())
-    ]
-    return Attention(late, waiting, contradicted, differences, broken)
+        cursor.execute(DIFFERENCES)
+        differences = [
+            Differences(provider, found, moment_of(oldest))
+            for provider, found, oldest in cursor.fetchall()
+        ]
+    newest = newest_runs()
+    return Attention(
+        late,
+        waiting,
+        _count(open_mismatches()),
+        _count(open_deliveries(Verdict.REJECTED)),
+        differences,
+        broken=[run for run in newest if run.error],
+        partial=[run for run in newest if not run.error and (run.unread or run.not_asked)],
+    )
+
+
+def _count(rows: QuerySet[Any]) -> int:
+    return rows.order_by()[: CAP + 1].count()
+
+
+def moment_of(id: UUID) -> datetime:
+    """When a row with this id was made (see new_task_id)."""
+    return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)

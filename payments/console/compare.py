@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from payments.judgement import known_email, same
 from payments.models import Transaction, WebhookDelivery
 from payments.money import format_amount
 
@@ -63,7 +64,7 @@ def _lines(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[Line]
         if name in ("email", "refunded", "order_id", "payment_id") and None in (here, there):
             differs = False
         if differs and name == "email":
-            differs = str(here).lower() != str(there).lower()
+            differs = not same(str(here), str(there))
         yield Line(label, _text(name, here, ours), _text(name, there, theirs), differs)
 
 
@@ -76,8 +77,10 @@ def _text(name: str, value: Any, side: Mapping[str, Any]) -> str:
 
 
 def ledger_side(row: Transaction | None) -> dict[str, Any] | None:
-    """The ledger's row as a side."""
-    return {name: getattr(row, name) for name in FIELDS} if row else None
+    """The ledger's row as a side, with the address that news of it is compared with."""
+    if row is None:
+        return None
+    return {name: getattr(row, name) for name in FIELDS} | {"email": known_email(row) or row.email}
 
 
 def sides_of(delivery: WebhookDelivery) -> tuple[Transaction | None, list[Line]]:

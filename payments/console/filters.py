@@ -6,18 +6,28 @@ is read from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import chain
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
-from payments.console.attention import contradicted, held, ids_of, open_mismatches, unfulfilled
+from payments.console.attention import (
+    attention,
+    contradicted,
+    held,
+    ids_of,
+    open_deliveries,
+    open_differences,
+    unfulfilled,
+)
 from payments.console.totals import known, midnight
-from payments.models import Transaction, WebhookDelivery
+from payments.models import OrderPayment, ReconciliationRow, Transaction, WebhookDelivery
 from queues.clean import storable_text
 from queues.console.keyset import Order, first_id
 from queues.models import CALENDAR
@@ -71,6 +81,13 @@ def _within(rows: QuerySet[Any], since: date | None, until: date | None) -> Quer
     return rows
 
 
+def _paid_by(payment_id: str, providers: Sequence[str]) -> list[UUID]:
+    """The transactions for which a payment was tried. They are looked up before the list that they
+    choose, so that it is read from its own indexes."""
+    tried = OrderPayment.objects.filter(provider__in=providers, payment_id=payment_id)
+    return list(tried.values_list("transaction_id", flat=True)[:10])
+
+
 @dataclass(frozen=True)
 class PaymentFilter:
     """The list of payments. `q`: a whole order id, payment id or e-mail address. `since`, `until`:
@@ -113,7 +130,7 @@ class PaymentFilter:
         if self.q:
             rows = rows.filter(
                 Q(order_id=self.q)
-                | Q(provider__in=self.providers, payment_id=self.q)
+                | Q(pk__in=_paid_by(self.q, self.providers))
                 | Q(email__in={self.q, self.q.lower()})
             )
         return rows
@@ -147,8 +164,8 @@ class PaymentFilter:
 
 @dataclass(frozen=True)
 class DeliveryFilter:
-    """The list of deliveries. `q`: a whole order id, payment id or event id. `open`: mismatches that
-    nobody has dealt with, the oldest first."""
+    """The list of deliveries. `q`: a whole order id, payment id or event id. `open`: those that wait
+    for a person, the oldest first."""
 
     verdict: str = ""
     provider: str = ""
@@ -167,7 +184,7 @@ class DeliveryFilter:
         return cls(
             verdict=verdict,
             provider=asked.choice("provider", providers),
-            open=verdict == "mismatch" and bool(query.get("open")),
+            open=verdict in ("", "mismatch", "rejected") and bool(query.get("open")),
             q=asked.text("q"),
             since=asked.day("since"),
             until=asked.day("until"),
@@ -176,7 +193,7 @@ class DeliveryFilter:
         )
 
     def rows(self) -> QuerySet[WebhookDelivery]:
-        every = open_mismatches() if self.open else WebhookDelivery.objects.all()
+        every = open_deliveries() if self.open else WebhookDelivery.objects.all()
         rows = _within(every.defer("body", "headers", "claim"), self.since, self.until)
         if self.verdict:
             rows = rows.filter(verdict=self.verdict)
@@ -186,11 +203,10 @@ class DeliveryFilter:
 
     def _named(self) -> Q:
         """Each part as its own index has it."""
-        paid = Transaction.objects.filter(provider__in=self.providers, payment_id=self.q)
         event = Q(provider__in=self.providers, event_id=self.q)
         return (
             Q(order_id=self.q)
-            | Q(transaction_id__in=list(paid.values_list("pk", flat=True)[:10]))
+            | Q(transaction_id__in=_paid_by(self.q, self.providers))
             | event & ~Q(verdict__in=["duplicate", "rejected"])
             | event & Q(verdict="duplicate")
         )
@@ -201,4 +217,33 @@ class DeliveryFilter:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.verdict or self.provider or self.q or self.since or self.until)
+        chosen = (self.verdict, self.provider, self.open, self.q, self.since, self.until)
+        return not any(chosen)
+
+
+@dataclass(frozen=True)
+class DifferenceFilter:
+    """The list of open differences."""
+
+    provider: str = ""
+    finding: str = ""
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_query(cls, query: QueryDict) -> DifferenceFilter:
+        asked = _Query(query)
+        providers = {
+            *settings.PAYMENT_PROVIDERS,
+            *(one.provider for one in attention().differences),
+        }
+        return cls(
+            provider=asked.choice("provider", providers),
+            finding=asked.choice("finding", ReconciliationRow.Finding.values),
+            problems=tuple(asked.problems),
+        )
+
+    def rows(self) -> QuerySet[ReconciliationRow]:
+        rows = open_differences()
+        if self.provider:
+            rows = rows.filter(provider=self.provider)
+        return rows.filter(finding=self.finding) if self.finding else rows

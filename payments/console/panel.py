@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -26,7 +27,8 @@ def transaction_panel(request: HttpRequest, task: TaskFields) -> story.Panel | N
     found = transaction_of(task)
     if found is None:
         return None
-    deliveries = WebhookDelivery.objects.filter(order_id=found.order_id).order_by("id")[:20]
+    about = Q(transaction_id=found.pk) | Q(order_id=found.order_id)
+    deliveries = WebhookDelivery.objects.filter(about).only("verdict").order_by("id")[:20]
     return story.Panel(
         "Payment",
         [

@@ -16,7 +16,7 @@ from django.utils import timezone
 from payments.console.attention import LATE
 from payments.console.compare import told_by
 from payments.guards import MONEY
-from payments.models import Fulfilment, Transaction, WebhookDelivery
+from payments.models import Fulfilment, OrderPayment, Transaction, WebhookDelivery
 from payments.money import format_amount
 from queues.console.formats import duration
 from queues.lookup import UNREAD, find_tasks
@@ -24,6 +24,7 @@ from queues.models import AnyTask, OperationItem, Task, TaskFields
 
 DELIVERIES_SHOWN = 100
 TASKS_SHOWN = 50
+PAYMENTS_SHOWN = 50
 NO_TENANT = Value("", TextField())
 Status = Transaction.Status
 
@@ -50,6 +51,7 @@ def of(row: Transaction) -> dict[str, Any]:
         "payment": row,
         "amount": format_amount(row.amount, row.currency),
         "refunded": format_amount(row.refunded, row.currency) if row.refunded else "",
+        "tried": tried(row),
         "sentence": sentence(row, tasks),
         "deliveries": deliveries[:DELIVERIES_SHOWN],
         "more_deliveries": len(deliveries) > DELIVERIES_SHOWN,
@@ -63,6 +65,12 @@ def of(row: Transaction) -> dict[str, Any]:
         "events": timeline(row, deliveries[:DELIVERIES_SHOWN], fulfilment, tasks),
         "on_its_way": is_due(row) and row.held_at is None,
     }
+
+
+def tried(row: Transaction) -> list[OrderPayment]:
+    """The payments that were tried for the order, where there is more to tell than the one."""
+    found = list(row.payments.order_by("created_at", "payment_id")[:PAYMENTS_SHOWN])
+    return found if len(found) > 1 else []
 
 
 def is_due(row: Transaction) -> bool:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from payments.console import views
+from payments.console import books, views
 from payments.console.acts import act
 
 urlpatterns = [
@@ -13,8 +13,9 @@ urlpatterns = [
     path("deliveries/<uuid:delivery_id>/", views.delivery, name="delivery"),
     path("deliveries/<uuid:id>/accept/", act, {"name": "accept"}, name="accept"),
     path("deliveries/<uuid:id>/set-aside/", act, {"name": "set_aside"}, name="set_aside"),
-    path("reconciliations/", views.reconciliations, name="reconciliations"),
-    path("reconciliations/<uuid:reconciliation_id>/", views.reconciliation, name="reconciliation"),
+    path("differences/", books.differences, name="differences"),
+    path("reconciliations/", books.reconciliations, name="reconciliations"),
+    path("reconciliations/<uuid:reconciliation_id>/", books.reconciliation, name="reconciliation"),
     path("reconciliations/rows/<uuid:id>/record/", act, {"name": "record"}, name="record"),
     path(
         "reconciliations/rows/<uuid:id>/set-aside/",

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from urllib.parse import urlencode
 
 from django.urls import reverse
 
 from payments.console.attention import AtRisk, attention
+from payments.reconcile import left_out
 from queues.console import verdicts
-from queues.console.formats import count, duration
+from queues.console.formats import count, duration, number
 from queues.console.snapshot import Snapshot
 from queues.console.verdicts import Problem
 
 
 def connect() -> None:
     """Plug the verdicts into the overview."""
-    for check in (paid_but_not_fulfilled, held_orders, mismatches, differences, broken_comparisons):
+    for check in (
+        paid_but_not_fulfilled,
+        held_orders,
+        unread_deliveries,
+        mismatches,
+        differences,
+        broken_comparisons,
+        partial_comparisons,
+    ):
         verdicts.register(check)
 
 
@@ -49,6 +59,22 @@ def held_orders(snapshot: Snapshot) -> Iterable[Problem]:
         )
 
 
+def unread_deliveries(snapshot: Snapshot) -> Iterable[Problem]:
+    """Genuine news of a provider that is in no order's row."""
+    found = attention().unread
+    one = found == 1
+    if found:
+        yield Problem(
+            82,
+            f"{number(found)} signed deliver{'y' if one else 'ies'} could not be read:"
+            f" {'it' if one else 'they'} may be money",
+            f"Read the reason, reconcile with the provider, then set {'it' if one else 'them'} aside.",
+            "Read the reason" if one else "Read the reasons",
+            reverse("payments:deliveries") + "?verdict=rejected&open=1",
+            "payments.view_webhookdelivery",
+        )
+
+
 def mismatches(snapshot: Snapshot) -> Iterable[Problem]:
     """Deliveries that tell otherwise than the ledger: a person must look."""
     found = attention().mismatches
@@ -65,15 +91,16 @@ def mismatches(snapshot: Snapshot) -> Iterable[Problem]:
 
 
 def differences(snapshot: Snapshot) -> Iterable[Problem]:
-    """What the newest comparison with a provider's books found."""
-    for run, found in attention().differences:
-        books = f"the statement {run.name}" if run.source == "statement" else "the books"
+    """What comparisons with a provider's books found, and nobody has dealt with."""
+    for one in attention().differences:
+        age = duration((snapshot.at - one.oldest).total_seconds())
         yield Problem(
             65,
-            f"{count(found, 'payment')} of {run.provider} differ{'s' if found == 1 else ''} from its books",
-            f"Compared with {books} {duration((snapshot.at - run.started_at).total_seconds())} ago.",
+            f"{count(one.count, 'payment')} of {one.provider} differ{'s' if one.count == 1 else ''}"
+            " from its books",
+            f"{'It' if one.count == 1 else 'The oldest difference'} was found {age} ago.",
             "See both sides",
-            reverse("payments:reconciliation", args=[run.pk]),
+            f"{reverse('payments:differences')}?{urlencode({'provider': one.provider})}",
             "payments.view_reconciliation",
         )
 
@@ -85,6 +112,19 @@ def broken_comparisons(snapshot: Snapshot) -> Iterable[Problem]:
             55,
             f"The ledger could not be compared with {run.provider}",
             run.error[:300],
+            "See the run",
+            reverse("payments:reconciliation", args=[run.pk]),
+            "payments.view_reconciliation",
+        )
+
+
+def partial_comparisons(snapshot: Snapshot) -> Iterable[Problem]:
+    """A comparison that could not look at everything: what it left out may differ."""
+    for run in attention().partial:
+        yield Problem(
+            54,
+            f"The ledger was compared with {run.provider} in part",
+            left_out(run),
             "See the run",
             reverse("payments:reconciliation", args=[run.pk]),
             "payments.view_reconciliation",

@@ -13,21 +13,12 @@ from payments.console import story
 from payments.console.acts import offered
 from payments.console.attention import attention, open_mismatches
 from payments.console.body import shown_body
-from payments.console.compare import lines, sides_of, telling
+from payments.console.compare import sides_of
 from payments.console.filters import ATTENTION, DeliveryFilter, PaymentFilter
 from payments.console.totals import totals
-from payments.models import Reconciliation, ReconciliationRow, Transaction, WebhookDelivery
+from payments.models import Transaction, WebhookDelivery
 from queues.console.access import page, render_whole_or
-from queues.console.keyset import Order, page_of, total_of
-
-Finding = ReconciliationRow.Finding
-FINDINGS = {
-    Finding.MISSING_HERE: "missing here",
-    Finding.DIFFERENT: "different",
-    Finding.MISSING_THERE: "missing there",
-}
-IN_ORDER: Order = (("id",), False)
-NEWEST: Order = (("id",), True)
+from queues.console.keyset import page_of, total_of
 
 
 def _render(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
@@ -81,7 +72,7 @@ def deliveries(request: HttpRequest) -> HttpResponse:
         "total": total,
         "exact": exact,
         "verdicts": WebhookDelivery.Verdict.values,
-        "open_mismatches": attention().mismatches,
+        "waiting": attention().mismatches + attention().unread,
     }
     return _render(request, "deliveries", context)
 
@@ -104,43 +95,3 @@ def delivery(request: HttpRequest, delivery_id: UUID) -> HttpResponse:
         "acts": offered(request.user.has_perm, names),
     }
     return _render(request, "delivery", context)
-
-
-@require_safe
-@page("payments.view_reconciliation")
-def reconciliations(request: HttpRequest) -> HttpResponse:
-    """The comparisons of the ledger with the providers' books, the newest first."""
-    found = page_of(Reconciliation.objects.all(), NEWEST, request.GET.get("cursor", ""))
-    return _render(request, "reconciliations", {"page": found})
-
-
-@require_safe
-@page("payments.view_reconciliation")
-def reconciliation(request: HttpRequest, reconciliation_id: UUID) -> HttpResponse:
-    """One comparison: the rows of one finding, each with both sides and what can be done."""
-    run = get_object_or_404(Reconciliation, pk=reconciliation_id)
-    counts = {finding: getattr(run, finding.value) for finding in FINDINGS}
-    first = next((finding for finding, count in counts.items() if count), Finding.MISSING_HERE)
-    asked = request.GET.get("finding", "")
-    finding = Finding(asked) if asked in Finding.values else first
-    found = page_of(
-        ReconciliationRow.objects.filter(reconciliation=run, finding=finding),
-        IN_ORDER,
-        request.GET.get("cursor", ""),
-    )
-    may = request.user.has_perm
-    sides = [(row, lines(row.ours, row.theirs)) for row in found.rows]
-    context = {
-        "run": run,
-        "finding": finding,
-        "findings": [(kind, label, counts[kind]) for kind, label in FINDINGS.items()],
-        "page": found,
-        "rows": [(row, telling(all), all, offered(may, _acts_on(row))) for row, all in sides],
-    }
-    return _render(request, "reconciliation", context)
-
-
-def _acts_on(row: ReconciliationRow) -> list[str]:
-    if row.handled_at:
-        return []
-    return ["record", "set_row_aside"] if row.theirs else ["set_row_aside"]

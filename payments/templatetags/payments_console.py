@@ -13,7 +13,12 @@ from payments.money import format_amount
 register = template.Library()
 
 # A payment that failed is no task that failed: nobody must act.
-WORDS = {"late": "not fulfilled", "due": "on its way", "payment_failed": "failed"}
+WORDS = {
+    "late": "not fulfilled",
+    "due": "on its way",
+    "payment_failed": "failed",
+    "partial": "in part",
+}
 
 
 @register.filter
@@ -36,6 +41,11 @@ def payment_state(value: str) -> SafeString:
 @register.filter
 def amount(row: Transaction) -> str:
     return format_amount(row.amount, row.currency)
+
+
+@register.filter
+def money(minor_units: int, currency: str) -> str:
+    return format_amount(minor_units, currency)
 
 
 @register.filter

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -14,7 +15,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from payments.models import Reconciliation, ReconciliationRow
 from payments.providers.base import NotConfigured, ProviderError, UnknownProvider, load
-from payments.reconcile import now, reconcile
+from payments.reconcile import FINDINGS, left_out, now, reconcile
 from payments.statements import BadStatement, reconcile_statement
 from queues.task_lines import opened
 
@@ -27,8 +28,8 @@ _AGO = re.compile(r"([0-9]{1,4})([dh])")
 class Command(BaseCommand):
     help = (
         "Compare the ledger with the providers' books, or with a statement from a CSV file. Exit"
-        " status: 0 when all agrees, 2 when there are differences that nobody has set aside, 1 when"
-        " something failed."
+        " status: 0 when all agrees, 2 when a person must look: there are differences that nobody has"
+        " dealt with, or not everything could be looked at; 1 when something failed."
     )
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -77,8 +78,8 @@ class Command(BaseCommand):
         if found:
             sys.exit(FOUND)
 
-    def _ask(self, options: dict[str, Any], since: datetime | None, until: datetime) -> int:
-        """Compare with each provider's books; how many differences wait for a person."""
+    def _ask(self, options: dict[str, Any], since: datetime | None, until: datetime) -> bool:
+        """Compare with each provider's books; whether a person must look."""
         if options["minor_units"]:
             raise CommandError("--minor-units is for --statement: providers tell it themselves.")
         named = options["provider"] or []
@@ -89,19 +90,21 @@ class Command(BaseCommand):
                 " STRIPE_API_KEY, or compare with a statement."
             )
         since = since or until - timedelta(days=settings.PAYMENTS_RECONCILE_DAYS)
-        found = 0
+        found = False
         failed = []
         for name in dict.fromkeys(names):
             try:
-                found += self._report(reconcile(name, since, until, ACTOR))
+                found |= self._report(reconcile(name, since, until, ACTOR))
             except (NotConfigured, ProviderError) as error:
                 failed.append(str(error))
         if failed:
             raise CommandError("\n".join(failed))
         return found
 
-    def _read(self, options: dict[str, Any], since: datetime | None, until: datetime | None) -> int:
-        """Compare with a statement; how many differences wait for a person."""
+    def _read(
+        self, options: dict[str, Any], since: datetime | None, until: datetime | None
+    ) -> bool:
+        """Compare with a statement; whether a person must look."""
         names = options["provider"] or []
         if len(names) != 1:
             raise CommandError("Say whose statement it is: --provider NAME, once.")
@@ -117,21 +120,27 @@ class Command(BaseCommand):
             )
         return self._report(run)
 
-    def _report(self, run: Reconciliation) -> int:
-        """Print what was found; how many differences wait for a person."""
+    def _report(self, run: Reconciliation) -> bool:
+        """Print what was found; whether a person must look."""
         write: Callable[[str], None] = self.stdout.write
         write(_title(run))
-        for name in ("agreed", "missing_here", "missing_there", "different"):
+        for name in FINDINGS:
             write(f"  {_words(name):<14}{getattr(run, name):>10,}")
+        if told := left_out(run):
+            write(f"  Not everything was looked at: {told}")
         rows = run.rows.defer("ours", "theirs").order_by("id")
         for row in rows[:MOST_LINES]:
             write("  " + _line(row))
-        total = run.missing_here + run.missing_there + run.different
+        total = rows.count()
         if total > MOST_LINES:
             write(f"  and {total - MOST_LINES:,} more")
         if total:
             write(f"  See {reverse('payments:reconciliation', args=[run.pk])} in the console.")
-        return rows.filter(handled_at__isnull=True).count()
+        waiting = ReconciliationRow.objects.filter(provider=run.provider, handled_at__isnull=True)
+        if earlier := waiting.exclude(reconciliation=run).count():
+            url = f"{reverse('payments:differences')}?{urlencode({'provider': run.provider})}"
+            write(f"  open of earlier comparisons: {earlier:,}. See {url} in the console.")
+        return bool(told) or waiting.exists()
 
 
 def _title(run: Reconciliation) -> str:

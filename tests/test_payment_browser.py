@@ -10,7 +10,7 @@ from tests.conftest import eventually
 from tests.payment_console import THEIRS, make_run
 from tests.payment_events import deliver, verdict
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("browser")]
 
 LONG = "an_unbroken_name_" * 6
 

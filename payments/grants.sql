@@ -8,7 +8,7 @@ DECLARE
     v_verbs constant text[] := ARRAY['expect_order'];
     v_others constant text[] := ARRAY[
         'receive_delivery', 'event_contradiction', 'ledger_differences', 'keep_repeat', 'apply_event', 'bring_forward',
-        'payment_fault', 'fold_order', 'record_payment', 'update_order', 'judge_event', 'undo_refund', 'payment_rank',
+        'payment_fault', 'fold_order', 'keep_apart', 'lock_payment', 'record_payment', 'update_order', 'judge_event', 'undo_refund', 'payment_rank',
         'money_has_come', 'start_fulfilment', 'reject_delivery', 'fulfil_again', 'handle_delivery', 'purge_deliveries'];
 BEGIN
     FOR v_function, v_name IN

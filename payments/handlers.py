@@ -54,13 +54,15 @@ def fulfil(ctx: TaskContext) -> dict[str, Any]:
     The effect is PAYMENTS_EFFECT's, a function of the transaction's row and the task's context that
     gives what to write down. It, the record, the mark and this task's completion commit as one, so
     the function must write to this database only, and enqueue tasks for all else. Fails for good
-    when the order is not there or is not paid (it was refunded since).
+    when the order is not there or is not paid (it was refunded since). One that is held is left alone.
     """
     effect: Effect = import_string(settings.PAYMENTS_EFFECT)
     with transaction.atomic():
         row = _row(ctx, Transaction.objects.select_for_update(no_key=True))
         if row.fulfilled_at is not None:
             result = {"fulfilled": False, "reason": "The order was fulfilled before."}
+        elif row.held_at is not None:
+            result = {"fulfilled": False, "reason": "The order is held: a person must release it."}
         elif row.status not in (Status.PAID, Status.PARTIALLY_REFUNDED):
             raise Fail(f"Order {row.order_id} is {row.status}, not paid: nothing to fulfil.")
         else:
@@ -69,7 +71,7 @@ def fulfil(ctx: TaskContext) -> dict[str, Any]:
                 order_id=row.order_id, transaction=row, task_id=ctx.id, detail=detail
             )
             Transaction.objects.filter(id=row.id).update(
-                fulfilled_at=DatabaseClock(), held_at=None, updated_at=DatabaseClock()
+                fulfilled_at=DatabaseClock(), updated_at=DatabaseClock()
             )
             result = {"fulfilled": True, **detail}
         ctx.complete(result)

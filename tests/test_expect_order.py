@@ -4,7 +4,7 @@ import pytest
 
 from payments import ledger
 from payments.ledger import Expected, OrderError
-from payments.models import Transaction
+from payments.models import Transaction, WebhookDelivery
 from queues.models import Task
 from tests.foreign import Refused
 from tests.payment_events import deliver, verdict
@@ -38,8 +38,11 @@ def test_the_money_of_an_announced_order_is_not_unexpected():
 
 
 def test_money_that_nobody_announced_is_recorded_as_unexpected_and_fulfilled():
-    answer = deliver().json()
-    assert answer["reason"] == "Nobody announced this order: recorded as unexpected."
+    deliver()
+    assert (
+        WebhookDelivery.objects.get().reason
+        == "Nobody announced this order: recorded as unexpected."
+    )
     row = Transaction.objects.get()
     assert (row.status, row.expected_at, row.held_at) == ("paid", None, None)
     assert Task.objects.count() == 1
@@ -53,8 +56,11 @@ def holding(settings):
 @pytest.mark.parametrize("event", ["payment.captured", "refund.processed"])
 def test_money_that_nobody_announced_is_held_where_that_is_set(event, holding):
     part = {"refunded": 100} if event == "refund.processed" else {}
-    answer = deliver(event, **part).json()
-    assert answer["reason"] == "Nobody announced this order: held until a person releases it."
+    deliver(event, **part)
+    assert (
+        WebhookDelivery.objects.get().reason
+        == "Nobody announced this order: held until a person releases it."
+    )
     assert Transaction.objects.get().held_at is not None
     deliver("order.paid", "evt_2")
     assert not Task.objects.exists()
@@ -83,6 +89,14 @@ def test_an_announcement_that_says_otherwise_releases_nothing(holding):
     assert row.held_at is not None
     assert row.expected_at is None
     assert not Task.objects.exists()
+
+
+def test_an_address_that_is_announced_later_counts_from_then_on():
+    ledger.expect_order("order_1", 50000)
+    assert ledger.expect_order("order_1", 50000, email="first@example.com").difference is None
+    second = ledger.expect_order("order_1", 50000, email="second@example.com")
+    assert second.difference == "email: recorded first@example.com, delivered second@example.com"
+    assert verdict(deliver(email="third@example.com")) == "mismatch"
 
 
 def test_an_announcement_between_two_events_keeps_the_order_from_being_held(holding):

@@ -128,11 +128,18 @@ def test_only_a_paid_order_is_fulfilled(paid, status):
 
 @pytest.mark.parametrize("status", ["paid", "partially_refunded"])
 def test_an_order_of_which_a_part_went_back_is_fulfilled_too(paid, status):
-    Transaction.objects.update(status=status, held_at=paid.created_at)
+    Transaction.objects.update(status=status)
     assert handlers.fulfil(context(paid))["fulfilled"] is True
     paid.refresh_from_db()
     assert paid.fulfilled_at is not None
-    assert paid.held_at is None
+
+
+def test_an_order_that_is_held_waits_for_a_person(paid):
+    Transaction.objects.update(held_at=paid.created_at)
+    assert handlers.fulfil(context(paid))["fulfilled"] is False
+    paid.refresh_from_db()
+    assert paid.fulfilled_at is None
+    assert not Fulfilment.objects.exists()
 
 
 def ship(row, ctx):

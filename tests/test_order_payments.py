@@ -6,7 +6,7 @@ from payments import ledger
 from payments.ledger import ActRefused
 from payments.models import Fulfilment, OrderPayment, Transaction, WebhookDelivery
 from queues.models import Task
-from tests.payment_events import checkout, deliver, deliver_stripe, intent, verdict
+from tests.payment_events import charge, checkout, deliver, deliver_stripe, intent, verdict
 
 pytestmark = pytest.mark.django_db
 
@@ -221,8 +221,146 @@ def test_a_refund_that_failed_is_taken_back_by_a_person():
     assert attempts() == {"pay_1": "partially_refunded"}
 
 
-def test_a_refund_that_failed_before_it_was_recorded_changes_nothing():
+@pytest.mark.parametrize("counted_first", [True, False])
+def test_a_refund_that_failed_is_a_persons_in_whichever_order_it_is_told(counted_first):
+    deliver()
+    news = [("refund.processed", "evt_2"), ("refund.failed", "evt_3")]
+    for event, event_id in news if counted_first else reversed(news):
+        deliver(event, event_id)
+    assert open_deliveries().count() == (1 if counted_first else 2)
+    failed = WebhookDelivery.objects.get(event_type="refund.failed")
+    accept(failed)
+    assert Transaction.objects.get().status == "paid"
+    # The news of the refund, once more under another event id, takes nothing back by itself.
+    assert verdict(deliver("refund.processed", "evt_4")) == "duplicate"
+    assert verdict(deliver("refund.processed", "evt_5", fee=7)) == "mismatch"
+    row = Transaction.objects.get()
+    assert (row.status, row.refunded) == ("paid", 0)
+
+
+def test_a_failed_refund_of_a_second_payment_stays_open():
+    deliver()
+    deliver("payment.captured", "evt_2", id="pay_2")
+    deliver("refund.processed", "evt_3", id="pay_2")
+    assert not open_deliveries().exists()
+    deliver("refund.failed", "evt_4", id="pay_2")
+    with pytest.raises(ActRefused, match="another payment pays the order"):
+        accept(open_deliveries().get())
+    assert open_deliveries().exists()
+    assert attempts() == {"pay_1": "paid", "pay_2": "refunded"}
+
+
+@pytest.mark.parametrize("status", ["payment_failed", "amount_capturable_updated"])
+@pytest.mark.parametrize("fulfilled", [True, False])
+def test_an_attempt_that_is_named_late_leaves_the_paid_order_alone(status, fulfilled, sql):
+    ledger.expect_order("order_1", 50000, "INR", None, "stripe")
+    deliver_stripe("payment_intent.succeeded", intent(id="pi_card"), "evt_0")
+    row = Transaction.objects.get()
+    if fulfilled:
+        Fulfilment.objects.create(order_id="order_1", transaction=row, task_id=row.task_id)
+    before = Transaction.objects.values().get()
+    deliver_stripe(f"payment_intent.{status}", intent(id="pi_debit", metadata={}), "evt_1")
+    answer = deliver_stripe(f"payment_intent.{status}", intent(id="pi_debit"), "evt_2")
+    assert verdict(answer) == "stale"
+    assert Transaction.objects.values().get() == before
+    assert set(attempts()) == {"pi_card", "pi_debit"}
+
+
+def test_a_failed_attempt_that_is_named_late_does_not_end_an_authorized_one():
+    ledger.expect_order("order_1", 50000, "INR", None, "stripe")
+    deliver_stripe("payment_intent.amount_capturable_updated", intent(id="pi_0"), "evt_0")
+    failed = intent(metadata={})
+    deliver_stripe("payment_intent.payment_failed", failed, "evt_1")
+    deliver_stripe("payment_intent.payment_failed", intent(), "evt_2")
+    row = Transaction.objects.get()
+    assert (row.status, row.payment_id) == ("authorized", "pi_0")
+
+
+def test_money_of_another_amount_is_not_fulfilled_by_its_nameless_news():
+    ledger.expect_order("order_1", 60000, "INR", None, "stripe")
+    assert verdict(naming()) == "mismatch"
+    assert verdict(nameless()) == "mismatch"
+    assert not Task.objects.exists()
+    assert Transaction.objects.get().status == "created"
+    assert attempts() == {"pi_1": "created"}
+
+
+@pytest.mark.parametrize("named_first", [True, False])
+def test_a_second_payment_is_not_fulfilled_by_its_nameless_news(named_first):
+    deliver_stripe("payment_intent.succeeded", intent(id="pi_0"), "evt_0")
+    for tell in (naming, nameless) if named_first else (nameless, naming):
+        tell()
+    order = Transaction.objects.get(order_id="order_1")
+    unheld = Transaction.objects.filter(held_at=None).values_list("order_id", flat=True)
+    assert list(unheld) == ["order_1"]
+    assert (order.status, order.payment_id) == ("paid", "pi_0")
+    assert open_deliveries().exists()
+    refund = charge(payment_intent="pi_1", metadata={"order_id": "order_1"})
+    assert verdict(deliver_stripe("charge.refunded", refund, "evt_3")) == "accepted"
+    assert not open_deliveries().exists()
+    assert attempts() == {"pi_0": "paid", "pi_1": "refunded"}
+    assert Transaction.objects.values().get(order_id="order_1")["status"] == "paid"
+
+
+def test_money_that_is_held_for_its_name_is_released_by_a_person():
+    deliver_stripe("payment_intent.succeeded", intent(id="pi_0"), "evt_0")
+    nameless()
+    naming()
+    held = Transaction.objects.get(order_id="pi_1")
+    assert held.held_at is not None
+    task_id = ledger.fulfil_again(held.id, actor="asha", reason="it is another order after all")
+    held.refresh_from_db()
+    assert (held.held_at, held.task_id) == (None, task_id)
+
+
+def test_accepting_what_was_said_of_a_payment_that_went_back_makes_it_count_no_more():
+    deliver()
+    deliver("order.paid", "evt_2", email="other@example.com")
+    deliver("refund.processed", "evt_3")
+    deliver("payment.captured", "evt_4", id="pay_2")
+    old, again = open_deliveries().order_by("id")
+    accept(again)
+    with pytest.raises(ActRefused, match="recorded pay_2, delivered pay_1"):
+        accept(old)
+    row = Transaction.objects.get()
+    assert (row.status, row.payment_id) == ("paid", "pay_2")
+
+
+@pytest.mark.parametrize("intent_first", [True, False])
+def test_the_buyers_address_is_kept_whoever_tells_it_first(intent_first):
+    ledger.expect_order("order_1", 50000, "INR", None, "stripe")
+    deliver_stripe(
+        "payment_intent.payment_failed", intent(id="pi_0", receipt_email="x@y.z"), "evt_0"
+    )
+    told = [
+        ("payment_intent.succeeded", intent(receipt_email=None), "evt_1"),
+        ("checkout.session.completed", checkout(), "evt_2"),
+    ]
+    for news in told if intent_first else reversed(told):
+        assert verdict(deliver_stripe(*news)) == "accepted"
+    assert Transaction.objects.get().email == "buyer@example.com"
+
+
+def test_a_person_may_say_whose_an_attempt_was_that_paid_another_order():
+    ledger.expect_order("order_1", 50000)
+    ledger.expect_order("order_2", 50000)
+    deliver("payment.failed", "evt_1")
+    assert verdict(deliver("payment.captured", "evt_2", order="order_2")) == "mismatch"
+    accept(open_deliveries().get())
+    rows = dict(Transaction.objects.values_list("order_id", "status"))
+    assert rows == {"order_1": "failed", "order_2": "paid"}
+    assert Task.objects.count() == 1
+
+
+def test_an_authorization_that_comes_after_a_partial_capture_is_old_news():
+    deliver("payment.captured", "evt_1", amount=30000)
+    assert verdict(deliver("payment.authorized", "evt_2", amount=50000)) == "stale"
+    assert Transaction.objects.get().amount == 30000
+
+
+def test_a_refund_that_failed_and_is_not_recorded_moves_no_money():
     deliver()
     before = Transaction.objects.values().get()
-    assert verdict(deliver("refund.failed", "evt_2", refunded=30000)) == "accepted"
+    assert verdict(deliver("refund.failed", "evt_2", refunded=30000)) == "mismatch"
+    accept(open_deliveries().get())
     assert Transaction.objects.values().get() == before

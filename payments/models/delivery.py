@@ -99,6 +99,14 @@ class WebhookDelivery(models.Model):
                 name="webhook_deliveries_loose",
                 condition=Q(signed=True, order_id__isnull=True, transaction_id__isnull=True),
             ),
+            models.Index(
+                "provider",
+                "payment_id",
+                name="webhook_deliveries_open_paid",
+                condition=Q(
+                    verdict__in=["mismatch", "rejected"], signed=True, handled_at__isnull=True
+                ),
+            ),
             # The rows of OPEN.
             models.Index(
                 "received_at",

@@ -115,6 +115,7 @@ class OrderPayment(models.Model):
     transaction = models.ForeignKey(Transaction, models.PROTECT, related_name="payments")
     status = models.TextField(choices=Transaction.Status.choices)
     refunded = models.BigIntegerField(db_default=0, help_text="Minor units given back so far.")
+    refund_failed = models.BooleanField(db_default=False)
     created_at = models.DateTimeField(db_default=DatabaseClock())
     updated_at = models.DateTimeField(db_default=DatabaseClock())
 

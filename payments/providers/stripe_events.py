@@ -81,6 +81,11 @@ def _of_checkout(event_id: str, event_type: str, session: dict[str, Any]) -> Eve
         payment_id = parse.text(session, "id")
     elif status == "paid" and session.get("payment_status") != "paid":
         status = None
+    elif status == "paid" and intent is None:
+        raise Rejected(
+            "The checkout was paid without a payment intent, as subscriptions are: what its payment is"
+            " called cannot be told from it."
+        )
     if status is None or payment_id is None:
         return Event(
             event_id=event_id,

@@ -1,6 +1,6 @@
 -- Announces an order before its money comes, so that what comes can be compared: writes it as created and gives
--- created = true. One that is known already is left as it is, with created = false; difference says what was
--- announced or paid otherwise. An order of which only payments were heard becomes expected where the money agrees, and
+-- created = true. One that is known already gives created = false, and difference says what was announced or
+-- paid otherwise; if nothing, an address that was not known is taken. An order of which only payments were heard becomes expected where the money agrees, and
 -- is fulfilled if it was held. p_amount in minor units. Errors: 22023 a value that no order can have, with what to mend.
 CREATE OR REPLACE FUNCTION expect_order(
     p_order_id text, p_amount bigint, p_currency text DEFAULT 'INR', p_email text DEFAULT NULL, p_provider text DEFAULT 'razorpay'
@@ -33,9 +33,9 @@ BEGIN
     END LOOP;
     difference := ledger_differences(v_row, p_provider,
         jsonb_build_object('amount', p_amount, 'currency', p_currency, 'email', v_email));
-    IF NOT created AND difference IS NULL AND v_row.expected_at IS NULL THEN
+    IF NOT created AND difference IS NULL AND (v_row.expected_at IS NULL OR v_row.expected_email IS NULL AND v_email IS NOT NULL) THEN
         UPDATE transactions t
-           SET provider = p_provider, amount = p_amount, currency = p_currency, expected_at = clock_timestamp(),
+           SET provider = p_provider, amount = p_amount, currency = p_currency, expected_at = coalesce(t.expected_at, clock_timestamp()),
                expected_email = v_email,
                email = CASE WHEN money_has_come(t.status) THEN coalesce(t.email, v_email) ELSE coalesce(v_email, t.email) END,
                updated_at = clock_timestamp()

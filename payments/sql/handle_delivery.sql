@@ -11,6 +11,8 @@ DECLARE
     v_task uuid;
     v record;
 BEGIN
+    -- In the order in which news of the payment locks them.
+    PERFORM lock_payment(w.provider, w.payment_id) FROM webhook_deliveries w WHERE w.id = p_delivery AND w.payment_id IS NOT NULL;
     SELECT * INTO d FROM webhook_deliveries w WHERE w.id = p_delivery FOR NO KEY UPDATE;
     outcome := 'skipped';
     v_transaction := d.transaction_id;

@@ -39,9 +39,11 @@ BEGIN
         RETURN;
     END IF;
     IF p_claim ->> 'status' IS NULL THEN
-        SELECT 'accepted' AS verdict, coalesce(p_claim ->> 'note', '') AS reason, false AS changed, t.id AS transaction_id,
-               NULL::uuid AS task_id
-          INTO v FROM (SELECT) one LEFT JOIN transactions t ON t.order_id = v_order;
+        -- Locked: it could be folded into another row.
+        SELECT t.id INTO transaction_id FROM transactions t WHERE t.order_id = v_order FOR KEY SHARE;
+        SELECT 'accepted' AS verdict, coalesce(p_claim ->> 'note', '') AS reason, false AS changed,
+               transaction_id AS transaction_id, NULL::uuid AS task_id
+          INTO v;
     ELSE
         SELECT * INTO v FROM apply_event(p_provider, p_claim, delivery_id, p_hold);
     END IF;

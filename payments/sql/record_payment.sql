@@ -1,4 +1,5 @@
--- Writes down what an event says of its payment, p_pay as it was known; gives whether that moved it on.
+-- Writes down what an event says of its payment, p_pay as it was known, and that it is one of the order p_transaction;
+-- gives whether that moved it on.
 CREATE OR REPLACE FUNCTION record_payment(p_transaction uuid, p_pay order_payments, p_provider text, p_claim jsonb) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -10,6 +11,8 @@ BEGIN
         VALUES (p_provider, p_claim ->> 'payment_id', p_transaction, v_new, v_refunded);
         RETURN true;
     END IF;
+    UPDATE order_payments p SET transaction_id = p_transaction
+     WHERE p.provider = p_pay.provider AND p.payment_id = p_pay.payment_id AND p.transaction_id <> p_transaction;
     IF payment_rank(v_new) < payment_rank(p_pay.status) OR v_new = p_pay.status AND v_refunded <= p_pay.refunded THEN
         RETURN false;
     END IF;

@@ -22,7 +22,7 @@ DECLARE
     v_made boolean;
     v record;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended(format('payment %s %s', p_provider, v_payment), 0));
+    PERFORM lock_payment(p_provider, v_payment);
     IF v_new = 'refund_failed' THEN
         RETURN QUERY SELECT * FROM undo_refund(p_provider, p_claim, p_accept);
         RETURN;
@@ -43,6 +43,11 @@ BEGIN
         -- Else it was folded into another row while we waited for it.
         EXIT WHEN FOUND;
     END LOOP;
+    IF v_pay.payment_id IS NOT NULL THEN
+        -- So may have been the row that the payment was known by.
+        SELECT * INTO v_pay FROM order_payments p WHERE p.provider = p_provider AND p.payment_id = v_payment;
+        SELECT * INTO v_known FROM transactions t WHERE t.id = v_pay.transaction_id;
+    END IF;
     IF v_made AND v_known.id IS NULL THEN
         PERFORM record_payment(v_row.id, v_pay, p_provider, p_claim);
         changed := true;

@@ -11,7 +11,7 @@ BEGIN
         WHEN v_row.id IS NULL THEN 'there is no such transaction'
         WHEN v_row.fulfilled_at IS NOT NULL THEN 'it was fulfilled already'
         WHEN v_row.status NOT IN ('paid', 'partially_refunded') THEN format('it is %s, not paid', replace(v_row.status, '_', ' '))
-        WHEN EXISTS (SELECT FROM tasks t WHERE t.id = v_row.task_id AND t.status IN ('blocked', 'scheduled', 'pending', 'processing'))
+        WHEN v_row.held_at IS NULL AND EXISTS (SELECT FROM tasks t WHERE t.id = v_row.task_id AND t.status IN ('blocked', 'scheduled', 'pending', 'processing'))
             THEN 'its fulfilment is on its way'
         END;
     outcome := CASE WHEN note IS NULL THEN 'done' ELSE 'skipped' END;

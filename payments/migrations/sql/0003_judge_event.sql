@@ -3,7 +3,7 @@
 CREATE OR REPLACE FUNCTION judge_event(
     p_before transactions, p_after transactions, p_old text, p_moved boolean, p_beside boolean, p_accept boolean, p_new text,
     OUT verdict text, OUT reason text
-)
+) RETURNS record
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     v_same constant boolean := p_after.status = p_before.status;

@@ -10,18 +10,18 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('payments.purge')) THEN
         RETURN 0;
     END IF;
-    -- Each by the index of its own kind: the rest is kept for years, and is not walked for these.
+    -- Against the statement's clock, which an index can be searched by. Each by the index of its own kind: the rest is kept for years, and is not walked for these.
     DELETE FROM webhook_deliveries WHERE id = ANY (ARRAY(
         SELECT d.id FROM webhook_deliveries d
-         WHERE d.verdict = 'rejected' AND NOT d.signed AND d.received_at < clock_timestamp() - p_rejected
+         WHERE d.verdict = 'rejected' AND NOT d.signed AND d.received_at < statement_timestamp() - p_rejected
          ORDER BY d.received_at LIMIT p_chunk)
         || ARRAY(
         SELECT d.id FROM webhook_deliveries d
-         WHERE d.verdict IN ('duplicate', 'stale') AND d.received_at < clock_timestamp() - p_repeats
+         WHERE d.verdict IN ('duplicate', 'stale') AND d.received_at < statement_timestamp() - p_repeats
          ORDER BY d.received_at, d.id LIMIT p_chunk)
         || ARRAY(
         SELECT d.id FROM webhook_deliveries d
-         WHERE d.received_at < clock_timestamp() - p_others AND d.signed AND d.verdict NOT IN ('duplicate', 'stale')
+         WHERE d.received_at < statement_timestamp() - p_others AND d.signed AND d.verdict NOT IN ('duplicate', 'stale')
            AND (d.verdict NOT IN ('mismatch', 'rejected') OR d.handled_at IS NOT NULL)
          ORDER BY d.received_at, d.id LIMIT p_chunk));
     GET DIAGNOSTICS v_count = ROW_COUNT;

@@ -1,6 +1,6 @@
 -- Keeps a delivery that was refused, and gives its id; null when p_most of its kind were kept within the last hour:
 -- signed ones that we cannot read, which may be money, or unsigned ones, which anybody can send. The same signed body
--- is kept once while nobody has dealt with it.
+-- is kept once.
 CREATE OR REPLACE FUNCTION reject_delivery(
     p_provider text, p_source text, p_body bytea, p_headers jsonb, p_reason text, p_signed boolean, p_most integer,
     p_took double precision DEFAULT 0
@@ -16,11 +16,11 @@ BEGIN
         IF p_signed THEN
             SELECT d.id INTO v_id FROM webhook_deliveries d
              WHERE d.provider = p_provider AND md5(d.body) = md5(p_body) AND d.signed AND d.order_id IS NULL
-               AND d.transaction_id IS NULL AND d.verdict = 'rejected' AND d.handled_at IS NULL AND d.body = p_body LIMIT 1;
+               AND d.transaction_id IS NULL AND d.verdict = 'rejected' AND d.body = p_body LIMIT 1;
         END IF;
         v_full := (SELECT count(*) FROM (
             SELECT FROM webhook_deliveries d
-             WHERE d.verdict = 'rejected' AND d.signed = p_signed AND d.received_at > clock_timestamp() - interval '1 hour'
+             WHERE d.verdict = 'rejected' AND d.signed = p_signed AND d.received_at > statement_timestamp() - interval '1 hour'
              LIMIT p_most) recent) >= p_most;
         IF v_full OR v_id IS NOT NULL THEN
             RETURN v_id;

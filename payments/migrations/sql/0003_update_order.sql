@@ -35,9 +35,10 @@ BEGIN
            refunded = CASE WHEN v_again THEN v_refunded ELSE greatest(t.refunded, v_refunded) END,
            expected_email = CASE WHEN v_takes AND t.expected_email IS NOT NULL THEN coalesce(v_email, t.expected_email)
                                  ELSE t.expected_email END,
-           email = CASE WHEN v_takes THEN coalesce(v_email, t.email)
-                        WHEN v_paid THEN coalesce(t.email, v_email)
-                        ELSE coalesce(t.expected_email, v_email, t.email) END,
+           -- An attempt's address is not that of another payment.
+           email = CASE WHEN v_paid AND NOT v_takes THEN coalesce(t.email, v_email)
+                        ELSE coalesce(CASE WHEN NOT p_accept THEN t.expected_email END, v_email, t.expected_email,
+                                      CASE WHEN v_paid OR t.payment_id = v_payment THEN t.email END) END,
            paid_at = CASE WHEN NOT money_has_come(v_status) THEN t.paid_at
                           WHEN v_again THEN clock_timestamp()
                           ELSE coalesce(t.paid_at, clock_timestamp()) END,

@@ -18,10 +18,10 @@ DECLARE
     v_told boolean;
     v_learns boolean;
 BEGIN
-    IF v_stands_in AND NOT money_has_come(p_known.status) THEN
+    IF v_stands_in AND NOT p_made AND NOT money_has_come(p_known.status) THEN
         -- An attempt, named now: the order's row stays.
-        v_row := fold_order(p_known, p_row, p_made, false);
-    ELSIF v_stands_in AND money_has_come(p_row.status) AND NOT p_made AND v_new = 'refunded' THEN
+        v_row := fold_order(p_known, p_row, false, false);
+    ELSIF v_stands_in AND NOT p_made AND money_has_come(p_row.status) AND 'refunded' IN (v_new, p_pay.status) THEN
         -- Money beside that of the order went back where it is recorded.
         v_row := p_known;
         v_folds := false;
@@ -36,7 +36,7 @@ BEGIN
         PERFORM keep_apart(p_row, p_made, p_known, p_pay, p_provider, v_payment);
         RETURN;
     END IF;
-    IF v_folds AND money_has_come(p_known.status) THEN
+    IF v_folds AND (p_made OR money_has_come(p_known.status)) THEN
         v_row := fold_order(p_known, p_row, p_made, p_accept);
     END IF;
     v_beside := coalesce(money_has_come(v_row.status) AND v_row.payment_id <> v_payment, false);

@@ -13,7 +13,16 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.views.decorators.csrf import csrf_exempt
 
 from payments import intake, ledger
-from payments.http import TooLarge, answer, failed, problem, raw_body, too_large, unavailable
+from payments.http import (
+    TooLarge,
+    answer,
+    failed,
+    post_only,
+    problem,
+    raw_body,
+    too_large,
+    unavailable,
+)
 from payments.ledger import OrderError
 from payments.providers.base import NotConfigured, UnknownProvider
 
@@ -32,7 +41,7 @@ def verify(request: HttpRequest) -> HttpResponse:
     """Take a checkout's callback, as JSON or as a form: Razorpay's three fields, and `provider`
     where it is another. 200: the payment is recorded. The signature stands in for a CSRF token."""
     if request.method != "POST":
-        return problem(405, "Callbacks are posted here.", Allow="POST")
+        return post_only(request, "Callbacks are posted here.")
     try:
         body = raw_body(request, MOST_BODY_BYTES)
         fields = _fields(body, request.content_type or "")
@@ -61,7 +70,7 @@ def orders(request: HttpRequest) -> HttpResponse:
     201: announced. 200: known and alike. 409: known otherwise; `difference` has both values.
     """
     if request.method != "POST":
-        return problem(405, "Orders are posted here.", Allow="POST")
+        return post_only(request, "Orders are posted here.")
     if not _may_announce(request):
         return problem(
             401,
@@ -111,8 +120,10 @@ def _fields(body: bytes, content_type: str) -> Mapping[str, str]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         given = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise _Unreadable("The body is not JSON in UTF-8.") from None
+    except ValueError:
+        raise _Unreadable("The body holds a number of too many digits.") from None
     if not isinstance(given, dict):
         raise _Unreadable("The body is not a JSON object.")
     return given

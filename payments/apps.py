@@ -9,7 +9,8 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments import chores, console
+        from payments import checks, chores, console
 
+        checks.connect()
         console.connect()
         chores.connect()

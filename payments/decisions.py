@@ -9,9 +9,9 @@ from django.db import transaction
 from payments import intake
 from payments.comparison import Ledger
 from payments.intake import Post, Receipt, Source, Verdict
-from payments.judgement import payment_of
+from payments.judgement import payment_of, words
 from payments.ledger import ActRefused, write_down
-from payments.models import ReconciliationRow
+from payments.models import ReconciliationRow, Transaction
 from payments.providers.base import Event, Payment
 from queues.clean import dumps
 from queues.models import DatabaseClock
@@ -19,12 +19,20 @@ from queues.models import DatabaseClock
 DECIDED = ("delivery_id", "handled_at", "handled_by")
 
 
+class KeptAsMismatch(ActRefused):
+    """The ledger is unchanged, and what the provider says waits as a mismatch: delivery_id."""
+
+    def __init__(self, message: str, delivery_id: UUID | None) -> None:
+        super().__init__(message)
+        self.delivery_id = delivery_id
+
+
 def apply_row(row_id: UUID, actor: str, reason: str) -> Receipt:
     """Record what the provider says of a payment, as if its webhook had come now.
 
     It goes through the one door, so an order becomes paid and is fulfilled once, also when the
     webhook comes after all. Written down as an operation. Raises ActRefused where the ledger is
-    further on or contradicts; a contradiction is kept as a mismatch, for a person to decide.
+    further on, and KeptAsMismatch where it contradicts, which is written down, too.
     """
     _require(reason)
     with transaction.atomic():
@@ -40,14 +48,33 @@ def apply_row(row_id: UUID, actor: str, reason: str) -> Receipt:
                     f"Nothing was done. {receipt.reason} See the deliveries of the order."
                 )
             _handle(row, actor)
-            write_down(f"apply reconciliation row {row.id}", actor, reason)
+            write_down(f"record what the provider says of {_name_of(row)}", actor, reason)
+        else:
+            told = f"record what the provider says of {_name_of(row)}: kept as a mismatch"
+            write_down(told, actor, reason)
         row.save(update_fields=DECIDED)
     if receipt.verdict is Verdict.MISMATCH:
-        raise ActRefused(
+        raise KeptAsMismatch(
             f"The ledger is unchanged: {receipt.reason}. What the provider says is kept as a"
-            f" mismatch, delivery {receipt.delivery_id}: accept it there or set it aside."
+            f" mismatch, delivery {receipt.delivery_id}: accept it there or set it aside.",
+            receipt.delivery_id,
         )
     return receipt
+
+
+def what_became(receipt: Receipt) -> str:
+    """What recording did to the order, for who asked for it."""
+    told = f"Recorded: {receipt.verdict.value}."
+    if receipt.transaction_id is None:
+        return told
+    row = Transaction.objects.get(pk=receipt.transaction_id)
+    if row.held_at:
+        return (
+            f"{told} Order {row.order_id} is held: nobody announced it, and a person releases it."
+        )
+    if receipt.task_id:
+        return f"{told} The fulfilment of order {row.order_id} is enqueued."
+    return f"{told} Order {row.order_id} is {words(row.status)}."
 
 
 def set_aside_row(row_id: UUID, actor: str, reason: str) -> None:
@@ -61,7 +88,7 @@ def set_aside_row(row_id: UUID, actor: str, reason: str) -> None:
         row.delivery_id = None
         _handle(row, actor)
         row.save(update_fields=DECIDED)
-        write_down(f"set aside reconciliation row {row.id}", actor, reason)
+        write_down(f"set the difference of {_name_of(row)} aside", actor, reason)
 
 
 def _require(reason: str) -> None:
@@ -78,6 +105,11 @@ def _open_row(row_id: UUID) -> ReconciliationRow:
         why = f"{row.handled_by} dealt with it already" if row.handled_by else "the two sides agree"
         raise ActRefused(f"Nothing was done: {why}.")
     return row
+
+
+def _name_of(row: ReconciliationRow) -> str:
+    names = [("order", row.order_id), ("payment", row.payment_id)]
+    return ", ".join(f"{noun} {name}" for noun, name in names if name)
 
 
 def _handle(row: ReconciliationRow, actor: str) -> None:

@@ -105,7 +105,7 @@ def send_receipt(ctx: TaskContext) -> dict[str, Any]:
     try:
         validate_email(row.email)
     except ValidationError:
-        raise Fail(f"What order {row.order_id} has for an e-mail address is none.") from None
+        raise Fail(f"The e-mail address of order {row.order_id} is not a valid one.") from None
     message = _receipt(row, row.email, ctx.id)
     ctx.check()
     try:

@@ -6,7 +6,7 @@ import traceback
 
 import structlog
 from django.db import DataError, Error
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from payments.intake import Receipt, Verdict
 
@@ -68,6 +68,17 @@ def unavailable(what: str = "delivery") -> JsonResponse:
 
 def too_large(most: int) -> JsonResponse:
     return problem(413, f"The body is larger than {most:,} bytes.")
+
+
+def post_only(request: HttpRequest, message: str) -> HttpResponse:
+    return without_body_of_head(request, problem(405, message, Allow="POST"))
+
+
+def without_body_of_head(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """The answer as it may be sent: the web server complains of a body where none is allowed."""
+    if request.method == "HEAD":
+        response.content = b""
+    return response
 
 
 def problem(status: int, message: str, **headers: object) -> JsonResponse:

@@ -109,9 +109,12 @@ def receive_callback(
     # What it proves, without the signature that proves it.
     told = {"order_id": proven.order_id, "payment_id": proven.payment_id}
     post = replace(post, body=dumps(told).encode())
-    row = Transaction.objects.filter(order_id=proven.order_id, provider=provider_name).first()
+    row = Transaction.objects.filter(order_id=proven.order_id).first()
     if row is None:
         return reject(post, UnknownOrder(f"Nobody announced the order {proven.order_id}."))
+    if row.provider != provider_name:
+        whose = f"The order {row.order_id} is one of {row.provider}, not of {provider_name}."
+        return reject(post, UnknownOrder(whose))
     event = Event(
         event_id=f"callback:{proven.payment_id}",
         event_type="checkout.callback",

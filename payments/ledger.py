@@ -9,12 +9,15 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from psycopg.errors import DataError, InvalidParameterValue
 
+from payments.models import Transaction, WebhookDelivery
 from queues.clean import storable_text
 from queues.database import query
 from queues.models import Operation
 
 FULFIL = "payments.fulfil"
 QUEUE = "payments"
+# As expect_order has it, whose argument cannot hold every number that Python can.
+MOST_MINOR_UNITS = 2**53
 
 
 class OrderError(ValueError):
@@ -49,6 +52,8 @@ def expect_order(
     """
     if not isinstance(amount, int) or isinstance(amount, bool):
         raise OrderError(f"amount is a whole number of minor units, not {amount!r}.")
+    if not 0 <= amount <= MOST_MINOR_UNITS:
+        raise OrderError("amount is a whole number of minor units, 0 to 2^53.")
     for name, value in {"order_id": order_id, "currency": currency, "provider": provider}.items():
         if not isinstance(value, str):
             raise OrderError(f"{name} is a text, not {value!r}.")
@@ -84,7 +89,8 @@ def fulfil_again(transaction_id: UUID, *, actor: str, reason: str) -> UUID:
         )
         if outcome == "skipped":
             raise ActRefused(f"Nothing was done: {note}.")
-        act = write_down(f"fulfil transaction {transaction_id}", actor, reason)
+        order_id = Transaction.objects.values_list("order_id", flat=True).get(pk=transaction_id)
+        act = write_down(f"fulfil order {order_id}", actor, reason)
         act.items.create(
             task_id=task_id, outcome="done", before="pending", after="pending", note="enqueued"
         )
@@ -105,9 +111,16 @@ def handle_delivery(delivery_id: UUID, *, accept: bool, actor: str, reason: str)
         )
         if outcome == "skipped":
             raise ActRefused(f"Nothing was done: {note}.")
-        verb = "accept" if accept else "set aside"
-        write_down(f"{verb} delivery {delivery_id}", actor, reason)
+        name = _name_of(WebhookDelivery.objects.get(pk=delivery_id))
+        write_down(f"accept the {name}" if accept else f"set the {name} aside", actor, reason)
     return str(note)
+
+
+def _name_of(delivery: WebhookDelivery) -> str:
+    """As its page has it, and which payment it was."""
+    name = f"{delivery.event_type or delivery.verdict} delivery"
+    name += f" of {delivery.order_id or delivery.provider}"
+    return f"{name}, payment {delivery.payment_id}" if delivery.payment_id else name
 
 
 def write_down(verb: str, actor: str, reason: str) -> Operation:

@@ -7,7 +7,17 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from payments import intake
-from payments.http import TooLarge, answer, failed, problem, raw_body, too_large, unavailable
+from payments.http import (
+    TooLarge,
+    answer,
+    failed,
+    post_only,
+    problem,
+    raw_body,
+    too_large,
+    unavailable,
+    without_body_of_head,
+)
 from payments.providers.base import NotConfigured, UnknownProvider, load
 
 log = structlog.get_logger(__name__)
@@ -21,9 +31,9 @@ def webhook(request: HttpRequest, provider: str) -> HttpResponse:
     try:
         load(provider)
     except UnknownProvider as error:
-        return problem(404, str(error))
+        return without_body_of_head(request, problem(404, str(error)))
     if request.method != "POST":
-        return problem(405, "Deliveries are posted here.", Allow="POST")
+        return post_only(request, "Deliveries are posted here.")
     try:
         receipt = intake.receive(provider, raw_body(request, MOST_BODY_BYTES), request.headers)
     except TooLarge:

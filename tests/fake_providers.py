@@ -24,6 +24,8 @@ BASIC = "Basic " + b64encode(b"rzp_test_key:key-secret").decode()
 BEARER = "Bearer sk_test_key"
 MOST = 100
 # What each of our words is over there.
+# What a failing provider says of itself.
+TROUBLE = "We are facing some trouble."
 RAZORPAY_STATUS = {"paid": "captured", "partially_refunded": "captured"}
 STRIPE_STATUS = {
     "created": "requires_payment_method",
@@ -171,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, b"<html>Bad gateway</html>", "text/html")
         stripe = parts.path.startswith("/v1/payment_intents")
         if isinstance(failure, int):
-            return self._error(failure, "We are facing some trouble.", stripe)
+            return self._error(failure, TROUBLE, stripe)
         if self.headers["Authorization"] != (BEARER if stripe else BASIC):
             return self._error(401, "Authentication failed", stripe)
         path = [unquote(part) for part in parts.path.split("/")[2:]]

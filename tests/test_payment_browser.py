@@ -23,14 +23,14 @@ def held(settings):
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-def test_a_held_order_is_released_and_seen_to_be_fulfilled(
+def test_a_held_order_is_fulfilled_by_hand_and_seen_to_be_fulfilled(
     open_browser, client_of, held, run_worker, scripts
 ):
     run_worker().started()
     page = open_browser(client_of("payments"), java_script_enabled=scripts)
     page.goto("/")
     expect(page.get_by_text("1 paid order held for a person")).to_be_visible()
-    page.get_by_role("link", name="Release or refund").click()
+    page.get_by_role("link", name="Fulfil or refund").click()
     page.get_by_role("link", name="order_1").click()
     page.get_by_role("button", name="Fulfil…").click()
     page.get_by_label("Reason").fill("the shop knows it")
@@ -109,6 +109,25 @@ def urls(held):
         "/payments/reconciliations/",
         f"/payments/reconciliations/{row.reconciliation_id}/",
     ]
+
+
+def test_the_longest_order_and_sum_leave_the_list_its_columns(open_browser, client_of):
+    for n, currency in enumerate(("INR", "JPY", "USD")):
+        Transaction.objects.create(
+            order_id=f"{n}" * 500,
+            amount=2**62,
+            currency=currency,
+            email=f"{LONG}@example.com",
+            status="paid",
+            paid_at=timezone.now(),
+        )
+    page = open_browser(client_of("payments"), viewport={"width": 1280, "height": 844})
+    page.goto("/payments/")
+    table = page.get_by_role("region", name="Payments")
+    assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert table.get_by_role("row").last.bounding_box()["height"] < 100
+    for came in page.locator(".figures.money dd:not(.also)").all():
+        assert came.bounding_box()["height"] < 40
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

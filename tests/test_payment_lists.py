@@ -237,6 +237,22 @@ def test_money_is_added_up_by_currency_and_day(client_of, sql):
     assert "INR: " not in words(client.get("/payments/?currency=JPY"))
 
 
+@pytest.mark.parametrize("query", ["provider=stripe", "status=paid", "attention=held", "q=o1"])
+def test_sums_that_do_not_follow_the_filter_are_not_shown(client_of, sql, query):
+    fill(sql, 3)
+    client = client_of("payments")
+    assert "INR: 3 payments came in" in words(client.get("/payments/"))
+    text = words(client.get(f"/payments/?{query}"))
+    assert "came in INR" not in text
+    assert "added up for all payments" in text
+
+
+def test_the_days_of_the_sums_are_named(client_of, sql):
+    fill(sql, 1)
+    text = words(client_of("payments").get("/payments/?since=2020-01-01"))
+    assert "Here the days are those of the payment" in text
+
+
 @pytest.mark.parametrize(
     ("since", "until", "span"),
     [

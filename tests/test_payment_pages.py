@@ -101,7 +101,7 @@ def test_a_task_that_only_its_trail_or_key_links_is_shown_both_ways(client_of, h
     hrefs = {a["href"] for a in elements(page, "a")}
     assert {f"/tasks/{t}/" for t in (held.task_id, child.id, receipt.id)} <= hrefs
     assert f"/tasks/{stranger.id}/" not in hrefs
-    assert f"Fulfil transaction {held.pk} by asha" in words(page)
+    assert "Fulfil order order_1 by asha" in words(page)
     for id, linked in (
         (held.task_id, True),
         (child.id, True),
@@ -124,7 +124,7 @@ def test_a_task_that_only_its_trail_or_key_links_is_shown_both_ways(client_of, h
             "INR 1.00 came and all of it went back. Nothing was given for it.",
         ),
         ({"status": "paid"}, "INR 1.00 came. No task fulfils the order: fulfil it anew."),
-        ({"status": "paid", "held_at": "now"}, "it is held until a person releases it."),
+        ({"status": "paid", "held_at": "now"}, "it is held until a person fulfils it."),
         ({"status": "paid", "fulfilled_at": "now"}, "INR 1.00 came. The order is fulfilled."),
     ],
 )
@@ -147,7 +147,7 @@ def test_fulfil_is_offered_where_no_task_is_on_its_way(client_of, make_task, sta
     assert len(offered) == (status not in Task.LIVE)
 
 
-def test_a_held_order_is_released_with_a_reason(client_of, held):
+def test_a_held_order_is_fulfilled_with_a_reason(client_of, held):
     client = client_of("payments")
     page = client.get(f"/payments/{held.pk}/")
     [form] = [f for f in elements(page, "form") if (f.get("action") or "").endswith("/fulfil/")]
@@ -155,8 +155,14 @@ def test_a_held_order_is_released_with_a_reason(client_of, held):
     assert "Fulfil order order_1?" in words(asked)
     assert "INR 500.00" in words(asked)
     assert not Task.objects.exists()
-    nothing = client.post(form["action"], {"confirmed": "1", "reason": " "}, follow=True)
-    assert "a reason is needed" in message(nothing)
+    assert "Nobody announced this order" in words(asked)
+    assert client.get(form["action"])["Location"] == f"/payments/{held.pk}/"
+    nothing = client.post(form["action"], {"confirmed": "1", "reason": "   "})
+    assert "Fulfil order order_1? Nobody announced" in words(nothing)
+    assert "a reason is needed" in words(nothing)
+    [field] = elements(nothing, "textarea")
+    assert field["aria-invalid"] == "true"
+    assert ">   </textarea>" in html(nothing)
     assert not Task.objects.exists()
     done = client.post(form["action"], {"confirmed": "1", "reason": "known shop"}, follow=True)
     assert "fulfilment is enqueued" in message(done)
@@ -183,6 +189,103 @@ def test_a_mismatch_shows_both_sides_and_no_secret(client_of, mismatch):
     assert "Took 12 ms" in text
     assert "4242" not in text
     assert '"card": "[redacted]"' in text
+
+
+def test_a_failed_refund_is_told_as_money_that_did_not_go_back(client_of):
+    assert verdict(deliver()) == "accepted"
+    assert verdict(deliver("refund.processed", "evt_2", refunded=300)) == "accepted"
+    assert verdict(deliver("refund.failed", "evt_3", refunded=300)) == "mismatch"
+    delivery = WebhookDelivery.objects.get(verdict="mismatch")
+    row = Transaction.objects.get()
+    client, url = client_of("payments"), f"/payments/deliveries/{delivery.pk}/"
+    sentence = "INR 3.00 given back did not go through; accepting takes it off."
+    assert sentence in words(client.get(f"/payments/{row.pk}/"))
+    text = words(client.get(url))
+    assert sentence in text
+    assert "Went back INR 3.00 INR 0.00 differs" in text
+    assert "Amount INR 500.00 –" in text
+    asked = words(client.post(f"{url}accept/"))
+    assert "INR 3.00 is taken off what is recorded as given back" in asked
+    assert "address replace" not in asked
+    client.post(f"{url}accept/", {"confirmed": "1", "reason": "seen at the bank"})
+    row.refresh_from_db()
+    assert (row.refunded, row.amount, row.status) == (0, 50_000, "paid")
+
+
+def test_paid_twice_says_what_to_do_and_offers_nothing_that_cannot_work(client_of):
+    assert verdict(deliver()) == "accepted"
+    assert verdict(deliver(event_id="evt_2", id="pay_2")) == "mismatch"
+    delivery = WebhookDelivery.objects.get(verdict="mismatch")
+    client, url = client_of("payments"), f"/payments/deliveries/{delivery.pk}/"
+
+    def offered():
+        actions = [f.get("action") or "" for f in elements(client.get(url), "form")]
+        return [action.removeprefix(url) for action in actions if action.startswith(url)]
+
+    todo = "Refund payment pay_2 at the provider, which closes this by itself, or set it aside."
+    assert todo in words(client.get(url))
+    assert todo in words(client.get(f"/payments/{delivery.transaction_id}/"))
+    assert offered() == ["set-aside/"]
+    refused = client.post(f"{url}accept/", {"confirmed": "1", "reason": "r"}, follow=True)
+    assert "Nothing was done" in message(refused)
+    assert verdict(deliver("refund.processed", "evt_3", refunded=50_000)) == "accepted"
+    assert "Accept it to make pay_2 the payment that counts" in words(client.get(url))
+    assert offered() == ["accept/", "set-aside/"]
+
+
+def test_a_fulfilment_that_keeps_failing_is_not_called_on_its_way(client_of, make_task):
+    task = make_task(
+        "scheduled", type="payments.fulfil", attempts=2, error="ValueError: no such product " * 20
+    )
+    row = Transaction.objects.create(
+        order_id="o", amount=100, status="paid", task_id=task.pk, paid_at=timezone.now()
+    )
+    text = words(client_of("payments").get(f"/payments/{row.pk}/"))
+    assert "o paid not fulfilled" in text
+    assert (
+        "INR 1.00 came. The task that fulfils the order failed 2 times so far: ValueError: no such"
+        in text
+    )
+    assert "on its way" not in text
+
+
+def test_the_announced_amount_is_not_made_up_afterwards(client_of, mismatch):
+    ledger.handle_delivery(mismatch.pk, accept=True, actor="asha", reason="price changed")
+    text = words(client_of("payments").get(f"/payments/{Transaction.objects.get().pk}/"))
+    told = text[text.index("Timeline") : text.index("Facts")]
+    announced = told[told.index("Announced") :]
+    assert "INR" not in announced
+
+
+@pytest.mark.parametrize(
+    ("finding", "fields", "primary"),
+    [
+        ("missing_here", {}, ["Record it…"]),
+        ("different", {"ours": THEIRS | {"status": "created"}}, ["Record it…"]),
+        ("different", {"ours": THEIRS | {"amount": 69_000}, "theirs": THEIRS}, []),
+        ("missing_there", {"ours": THEIRS, "theirs": None}, []),
+    ],
+)
+def test_the_first_button_of_a_difference_is_what_mends_it(client_of, finding, fields, primary):
+    if primary and finding == "different":
+        fields = fields | {"theirs": THEIRS}
+    make_run(finding, **fields)
+    page = client_of("payments").get("/payments/differences/")
+    buttons = html(page).split('<button class="button primary">')[1:]
+    assert [rest.partition("<")[0] for rest in buttons] == primary
+    if finding == "missing_there":
+        assert "look for it in the provider's own console" in words(page)
+
+
+def test_a_comparison_that_failed_is_not_called_clean(client_of):
+    run = Reconciliation.objects.create(
+        provider="razorpay", source="provider", error="401", finished_at=timezone.now()
+    )
+    text = words(client_of("payments").get(f"/payments/reconciliations/{run.pk}/"))
+    assert "Compared with its books; it failed." in text
+    assert "Not compared" in text
+    assert "0 agreed" not in text
+    assert "None missing here" not in text
 
 
 def test_a_large_body_is_shown_in_part(client_of):
@@ -264,7 +367,7 @@ def test_what_the_provider_says_is_recorded_and_the_row_says_so(client_of):
     url = f"/payments/reconciliations/rows/{row.pk}/record/"
     assert "Record what the provider says of payment pay_9?" in words(client.post(url))
     page = client.post(url, {"confirmed": "1", "reason": "webhook lost"}, follow=True)
-    assert "Recorded: the verdict on what the provider says is accepted" in message(page)
+    assert "Recorded: accepted. The fulfilment of order order_9 is enqueued." in message(page)
     payment = Transaction.objects.get()
     assert (payment.status, payment.order_id, payment.amount) == ("paid", "order_9", 70_000)
     assert Task.objects.get().pk == payment.task_id
@@ -349,6 +452,7 @@ def test_from_the_open_differences_an_act_leads_back_to_them(client_of):
     assert page.redirect_chain[-1][0] == url
     assert "Set aside" in message(page)
     assert "1 open difference" in words(page)
+    assert "razorpay (1)" in words(page)
     assert "order_9 " not in words(page)
     elsewhere = client.post(
         f"/payments/reconciliations/rows/{second.pk}/set-aside/",

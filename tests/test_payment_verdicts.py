@@ -66,9 +66,24 @@ def test_open_mismatches_are_told_until_someone_deals_with_them(problems, client
             received_at=timezone.now() - timedelta(days=40 * n),
         )
     told = problems()["2 webhooks contradict the ledger"]
+    assert told.reason == "The oldest came 40 d ago. Nothing was changed."
     assert "2 deliveries match" in words(client_of("payments").get(told.url))
     WebhookDelivery.objects.update(handled_at=timezone.now())
     assert not [title for title in problems() if "contradict" in title]
+
+
+def test_what_a_mismatch_speaks_of_is_at_risk_once(problems):
+    for payment, amount in (("pay_1", 50_000), ("pay_1", 50_000), ("pay_2", 700), ("pay_3", "x")):
+        WebhookDelivery.objects.create(
+            provider="razorpay",
+            verdict="mismatch",
+            body=b"",
+            payment_id=payment,
+            claim={"amount": amount, "currency": "INR"},
+            received_at=timezone.now() - timedelta(hours=2),
+        )
+    told = problems()["4 webhooks contradict the ledger"].reason
+    assert told == "The oldest came 2 h ago. Nothing was changed. Money at risk: INR 507.00."
 
 
 def run(rows=0, handled=0, **fields):
@@ -151,6 +166,7 @@ def test_signed_deliveries_that_could_not_be_read_are_told(problems, client_of):
             provider="razorpay", verdict="rejected", signed=signed, body=b"", reason="No amount."
         )
     told = problems()["2 signed deliveries could not be read: they may be money"]
+    assert told.reason.startswith("The oldest came ")
     assert "reconcile with the provider" in told.reason
     text = words(client_of("payments").get(told.url))
     assert "2 deliveries match" in text

@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 
 from payments.providers.base import NotConfigured, ProviderError, load
+from tests import fake_providers
 
 BOTH = pytest.mark.parametrize("provider", ["razorpay", "stripe"])
 ERRORS = pytest.mark.parametrize("failure", [500, 503, "close"])
@@ -138,6 +139,16 @@ def test_a_failure_that_lasts_is_raised_and_printed_nowhere(books, provider, fai
         list(load(provider).payments(*span()))
     assert len(books.asked) == 3
     assert capfd.readouterr().out == ""
+
+
+@BOTH
+def test_a_failure_without_words_is_named(books, provider, monkeypatch):
+    monkeypatch.setattr(fake_providers, "TROUBLE", "")
+    books.failures = [500] * 3
+    with pytest.raises(ProviderError) as caught:
+        list(load(provider).payments(*span()))
+    assert "500" in str(caught.value)
+    assert "empty message" not in str(caught.value)
 
 
 @BOTH

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from payments.decisions import apply_row, set_aside_row
+from payments.decisions import KeptAsMismatch, apply_row, set_aside_row, what_became
 from payments.ledger import ActRefused, handle_delivery
 from payments.models import (
     Fulfilment,
@@ -48,6 +48,9 @@ def test_a_missed_webhook_is_recorded(missed):
     task = Task.objects.get()
     missed.refresh_from_db()
     assert (receipt.verdict, row.status, row.payment_id) == ("accepted", "paid", "pay_1")
+    assert (
+        what_became(receipt) == "Recorded: accepted. The fulfilment of order order_1 is enqueued."
+    )
     assert (delivery.source, delivery.event_id) == (
         "reconciliation",
         "reconciliation:pay_1:paid:0",
@@ -57,7 +60,7 @@ def test_a_missed_webhook_is_recorded(missed):
     assert (missed.delivery_id, missed.handled_by) == (delivery.id, "ann")
     assert missed.handled_at is not None
     operation = Operation.objects.get()
-    assert operation.verb == f"apply reconciliation row {missed.id}"
+    assert operation.verb == "record what the provider says of order order_1, payment pay_1"
     assert (operation.actor, operation.reason) == ("ann", "the webhook was lost")
 
 
@@ -105,7 +108,8 @@ def test_a_payment_that_is_unknown_here_is_recorded(books, provider):
 def test_an_unannounced_payment_is_held_where_the_settings_say_so(books, settings):
     settings.PAYMENTS_UNEXPECTED = "hold"
     books.add("razorpay", 1, "order_1")
-    apply_row(found().id, "ann", "lost")
+    receipt = apply_row(found().id, "ann", "lost")
+    assert "order_1 is held: nobody announced it" in what_became(receipt)
     assert Transaction.objects.get().held_at is not None
     assert not Task.objects.exists()
 
@@ -142,14 +146,21 @@ def test_a_contradiction_is_kept_as_a_mismatch_to_decide(books):
     order(1, "created", amount=40000)
     books.add("razorpay", 1, "order_1")
     row = found()
-    said = refused(apply_row, row.id, "ann", "lost")
+    with pytest.raises(KeptAsMismatch) as caught:
+        apply_row(row.id, "ann", "lost")
+    said = str(caught.value)
     delivery = WebhookDelivery.objects.get()
     row.refresh_from_db()
     assert "amount: recorded 40000, delivered 50000" in said
     assert str(delivery.id) in said
+    assert caught.value.delivery_id == delivery.id
     assert (delivery.verdict, row.delivery_id, row.handled_at) == ("mismatch", delivery.id, None)
     assert Transaction.objects.get().status == "created"
-    assert not Operation.objects.exists()
+    operation = Operation.objects.get()
+    assert (operation.actor, operation.reason) == ("ann", "lost")
+    assert operation.verb == (
+        "record what the provider says of order order_1, payment pay_1: kept as a mismatch"
+    )
     assert "came before" in refused(apply_row, row.id, "ann", "again")
     handle_delivery(delivery.id, accept=True, actor="bob", reason="the price had changed")
     after = Transaction.objects.get()
@@ -188,7 +199,8 @@ def test_an_act_needs_a_row_and_a_reason(missed, act):
 def test_what_is_set_aside_stays_so_while_it_is_the_same(missed, books):
     set_aside_row(missed.id, "ann", "a test order")
     assert not WebhookDelivery.objects.exists()
-    assert Operation.objects.get().verb == f"set aside reconciliation row {missed.id}"
+    verb = Operation.objects.get().verb
+    assert verb == "set the difference of order order_1, payment pay_1 aside"
     missed.refresh_from_db()
     again = run()
     assert again.different == 1

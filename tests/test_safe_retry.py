@@ -255,6 +255,12 @@ def test_the_console_shows_what_is_refused_and_to_whom_it_is_left(
     assert not [box for box in boxes if "checked" in box]
 
 
+def test_of_a_single_task_no_number_is_said(act, make_money):
+    text = words(act(["admin"], "retry", make_money()))
+    assert "It will be left alone, for the reason beside it, unless you ask for it below." in text
+    assert "Do it anyway; say why" in text
+
+
 def test_what_no_guard_refuses_is_retried_without_a_word(act, make_task):
     page = act(["operator"], "retry", make_task("failed"))
     assert message(page).startswith("1 task retried. ")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import razorpay
-from django.test import Client
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import Client, RequestFactory
 
 from payments import intake
 from payments.models import Transaction, WebhookDelivery
@@ -119,7 +120,7 @@ BAD_FIELDS = [
     ({"amount": 50000.0}, "amount is a fraction, not a whole number of minor units."),
     ({"amount": True}, "amount is a boolean, not a whole number of minor units."),
     ({"amount": "50000"}, "amount is a text, not a whole number of minor units."),
-    ({"amount": None}, "amount is missing, not a whole number of minor units."),
+    ({"amount": None}, "amount is missing."),
     ({"amount": BIG + 1}, "amount is above 2**53."),
     ({"amount": 10**300}, "amount is above 2**53."),
     ({"currency": "inr"}, "currency is not a currency code of three capital letters."),
@@ -127,8 +128,8 @@ BAD_FIELDS = [
     ({"currency": None}, "currency is not a currency code of three capital letters."),
     ({"order": "order\x00"}, "order_id holds a character that cannot be printed."),
     ({"order": 7}, "order_id is a number, not a text."),
-    ({"order": "o" * 101}, "order_id is 101 characters long; the most is 100."),
-    ({"id": None}, "id is missing, not a text."),
+    ({"order": "o" * 501}, "order_id is 501 characters long; the most is 500."),
+    ({"id": None}, "id is missing."),
     ({"id": ["pay_1"]}, "id is a list, not a text."),
 ]
 
@@ -180,6 +181,27 @@ def test_a_signed_body_that_makes_no_sense_is_left_to_a_person(body):
     assert response.json()["reason"] == delivery.reason != ""
     assert bytes(delivery.body) == body
     assert nothing_happened()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"null", "The body is null, not a JSON object."),
+        (b'{"n": ' + b"9" * 5000 + b"}", "The body holds a number of too many digits."),
+        (b'{"n": NaN}', "The body is not JSON: NaN is no number."),
+        (b'{"event": "payment.captured"}', "payload.payment.entity is missing."),
+        (b'{"event": ""}', "event is empty."),
+    ],
+    ids=["null", "digits", "NaN", "missing", "empty"],
+)
+def test_the_reason_says_what_is_wrong(body, reason):
+    assert post(body).json()["reason"] == reason
+
+
+@pytest.mark.parametrize("event", ["payment.captured", "order.paid"])
+def test_an_order_may_have_a_name_of_500_characters(event):
+    deliver(event, order="o" * 500)
+    assert Transaction.objects.get().order_id == "o" * 500
 
 
 @pytest.mark.parametrize("url", [RAZORPAY_URL, STRIPE_URL])
@@ -358,6 +380,23 @@ def test_each_odd_delivery_has_its_answer_and_its_verdict(web):
         assert reason in kept.reason
         assert (kept.verdict, kept.signed) == ("rejected", status == 200), name
     assert nothing_happened()
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        (RAZORPAY_URL, "405 Method Not Allowed"),
+        ("/webhooks/nobody", "404 Not Found"),
+        ("/payments/verify", "405 Method Not Allowed"),
+        ("/payments/orders", "405 Method Not Allowed"),
+    ],
+)
+def test_a_question_by_head_is_answered_without_a_body(url, status):
+    """The web server warns of each body that it has to drop; Django's test client drops it unsaid."""
+    told = []
+    environ = RequestFactory().head(url).environ
+    body = WSGIHandler()(environ, lambda status, headers: told.append(status))
+    assert (b"".join(body), told) == (b"", [status])
 
 
 def test_odd_deliveries_that_are_right_count_once(web, sql):

@@ -11,10 +11,12 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_POST
+from django.utils.html import format_html
+from django.views.decorators.http import require_http_methods
 
 from payments import decisions, ledger
 from payments.console.compare import Line, lines, sides_of
+from payments.console.meaning import meaning_of
 from payments.ledger import ActRefused
 from payments.models import ReconciliationRow, Transaction, WebhookDelivery
 from payments.money import format_amount
@@ -24,11 +26,14 @@ from queues.console.access import staff_with
 @dataclass(frozen=True)
 class Subject:
     """What an act is about: its name, its page, and what the person should see once more. An act on
-    what says something else than `seen` by then is not done."""
+    what says something else than `seen` by then is not done. `note`: what is special about this one;
+    `accepting`: what accepting it does."""
 
     name: str
     url: str
     seen: str = ""
+    note: str = ""
+    accepting: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
 
@@ -46,6 +51,7 @@ class Act:
     subject: Callable[[UUID], Subject]
     do: Callable[[UUID, str, str], str]
     danger: bool = False
+    primary: bool = False
 
     @property
     def word(self) -> str:
@@ -63,15 +69,24 @@ def _payment(id: UUID) -> Subject:
         ("Provider", row.provider),
     ]
     url = reverse("payments:transaction", args=[id])
-    return Subject(f"order {row.order_id}", url, facts=facts)
+    note = (
+        "Nobody announced this order: only who paid says what it should cost."
+        if row.held_at
+        else ""
+    )
+    return Subject(f"order {row.order_id}", url, note=note, facts=facts)
 
 
 def _delivery(id: UUID) -> Subject:
     row = get_object_or_404(WebhookDelivery, pk=id)
     facts = [("Verdict", row.verdict), ("Reason", row.reason)]
     url = reverse("payments:delivery", args=[id])
+    transaction, both = sides_of(row)
+    meaning = meaning_of(transaction, row)
     name = f"{row.event_type or row.verdict} delivery of {row.order_id or row.provider}"
-    return Subject(name, url, facts=facts, lines=sides_of(row)[1])
+    return Subject(
+        name, url, note=meaning.told, accepting=meaning.accepting, facts=facts, lines=both
+    )
 
 
 def _row(id: UUID) -> Subject:
@@ -105,7 +120,7 @@ def _set_aside(id: UUID, actor: str, reason: str) -> str:
 
 def _record(id: UUID, actor: str, reason: str) -> str:
     receipt = decisions.apply_row(id, actor, reason)
-    return f"Recorded: the verdict on what the provider says is {receipt.verdict.value}."
+    return decisions.what_became(receipt)
 
 
 def _set_row_aside(id: UUID, actor: str, reason: str) -> str:
@@ -122,13 +137,13 @@ ACTS = {
         "payments:fulfil",
         _payment,
         _fulfil,
+        primary=True,
     ),
     "accept": Act(
         "payments.handle_webhookdelivery",
         "Accept what it says…",
         "Accept the {}",
-        "Its amount, currency and address replace the recorded ones, and the order goes on from"
-        " there: one that becomes paid is fulfilled.",
+        "",
         "payments:accept",
         _delivery,
         _accept,
@@ -148,10 +163,12 @@ ACTS = {
         "Record it…",
         "Record what the provider says of {}",
         "It is recorded as if its webhook had come now: an order that becomes paid is fulfilled,"
-        " and what contradicts the ledger becomes a mismatch.",
+        " or held where nobody announced it and such orders are held, and what contradicts the ledger"
+        " becomes a mismatch.",
         "payments:record",
         _row,
         _record,
+        primary=True,
     ),
     "set_row_aside": Act(
         "payments.reconcile_transaction",
@@ -170,23 +187,39 @@ def offered(may: Callable[[str], bool], names: Sequence[str]) -> list[Act]:
     return [ACTS[name] for name in names if may(ACTS[name].permission)]
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @staff_with("payments.view_transaction")
 def act(request: HttpRequest, name: str, id: UUID) -> HttpResponse:
-    """Ask for the word and the reason; with both, do it and lead back."""
+    """Ask for the word and the reason; with both, do it and lead back. A bare address, as after a
+    reload, leads to the subject's page."""
     chosen = ACTS[name]
     if not request.user.has_perm(chosen.permission):
         raise PermissionDenied(chosen.permission)
     subject = chosen.subject(id)
     back = _way_back(request, subject)
-    if not request.POST.get("confirmed"):
-        title = chosen.title.format(subject.name)
-        context = {"act": chosen, "subject": subject, "title": title, "id": id, "back": back}
+    if request.method != "POST":
+        return redirect(subject.url)
+    reason = request.POST.get("reason", "")
+    if not request.POST.get("confirmed") or not reason.strip():
+        context = {
+            "act": chosen,
+            "lead": chosen.lead or subject.accepting,
+            "subject": subject,
+            "title": chosen.title.format(subject.name),
+            "id": id,
+            "back": back,
+            "reason": reason,
+            "error": "Say why: a reason is needed." if request.POST.get("confirmed") else "",
+        }
         return render(request, "payments/confirm.html", context)
     try:
         if request.POST.get("seen", subject.seen) != subject.seen:
             raise ActRefused("Nothing was done: it says something else by now. Look at it again.")
-        told = chosen.do(id, request.user.get_username(), request.POST.get("reason", ""))
+        told = chosen.do(id, request.user.get_username(), reason)
+    except decisions.KeptAsMismatch as error:
+        link = '{} <a href="{}">See the delivery</a>'
+        url = reverse("payments:delivery", args=[error.delivery_id])
+        messages.error(request, format_html(link, error, url))
     except ActRefused as error:
         messages.error(request, str(error))
     else:

@@ -48,6 +48,22 @@ SELECT f.provider,
   FROM found f WHERE f.provider IS NOT NULL
 """  # noqa: S608
 
+# One payment may be told of more than once: it is at risk once.
+OPEN = f"""
+SELECT p.currency, sum(p.deliveries), sum(p.amount), min(p.oldest)
+  FROM (SELECT d.currency, count(*) AS deliveries, max(d.amount) AS amount, min(d.received_at) AS oldest
+          FROM (SELECT w.id, w.provider, w.payment_id, w.order_id, w.received_at,
+                       CASE WHEN jsonb_typeof(w.claim -> 'currency') = 'string'
+                            THEN w.claim ->> 'currency' END AS currency,
+                       CASE WHEN jsonb_typeof(w.claim -> 'amount') = 'number'
+                            THEN trunc((w.claim ->> 'amount')::numeric) END AS amount
+                  FROM webhook_deliveries w
+                 WHERE w.verdict = %s AND w.verdict IN ('mismatch', 'rejected') AND w.signed AND w.handled_at IS NULL
+                 ORDER BY w.received_at LIMIT {CAP} + 1) d
+         GROUP BY d.currency, d.provider, coalesce(d.payment_id, d.order_id, d.id::text)) p
+ GROUP BY p.currency ORDER BY p.currency
+"""  # noqa: S608
+
 
 def unfulfilled() -> QuerySet[Transaction]:
     """Paid longer than LATE ago, and not fulfilled. One that is held waits for a person, not here."""
@@ -56,7 +72,7 @@ def unfulfilled() -> QuerySet[Transaction]:
 
 
 def held() -> QuerySet[Transaction]:
-    """Paid unannounced; a person must release them."""
+    """Paid unannounced; a person must fulfil or refund them."""
     rows = Transaction.objects.filter(status__in=["paid", "partially_refunded"])
     return rows.filter(fulfilled_at__isnull=True, held_at__isnull=False)
 
@@ -108,11 +124,17 @@ class Differences:
 
 @dataclass
 class AtRisk:
-    """Money that came with nothing given for it. More than CAP orders are not added up."""
+    """Orders or deliveries that wait, since when, and their money. More than CAP are not added up."""
 
-    orders: int = 0
+    count: int = 0
     oldest: datetime | None = None
     money: dict[str, int] = field(default_factory=dict)
+
+    def add(self, count: int, currency: str | None, amount: Any, oldest: datetime | None) -> None:
+        self.count += count
+        self.oldest = min(filter(None, (self.oldest, oldest)), default=None)
+        if currency and amount is not None:
+            self.money[currency] = int(amount)
 
     @property
     def amounts(self) -> str:
@@ -125,8 +147,8 @@ class Attention:
 
     unfulfilled: AtRisk
     held: AtRisk
-    mismatches: int
-    unread: int
+    mismatches: AtRisk
+    unread: AtRisk
     differences: list[Differences]
     # The newest comparisons: those that came to no end, and those that left something out.
     broken: list[Reconciliation]
@@ -134,7 +156,7 @@ class Attention:
 
     @property
     def capped(self) -> bool:
-        return self.unfulfilled.orders + self.held.orders > CAP
+        return self.unfulfilled.count + self.held.count > CAP
 
 
 def attention() -> Attention:
@@ -155,28 +177,41 @@ def _take() -> Attention:
         cursor.execute(AT_RISK, parameters)
         for is_held, currency, orders, amount, oldest in cursor.fetchall():
             pile = waiting if is_held else late
-            pile.orders += orders
-            pile.money[currency] = int(amount)
-            pile.oldest = min(filter(None, (pile.oldest, oldest)), default=None)
-        cursor.execute(DIFFERENCES)
-        differences = [
-            Differences(provider, found, moment_of(oldest))
-            for provider, found, oldest in cursor.fetchall()
-        ]
+            pile.add(orders, currency, amount, oldest)
     newest = newest_runs()
     return Attention(
         late,
         waiting,
-        _count(open_mismatches()),
-        _count(open_deliveries(Verdict.REJECTED)),
-        differences,
+        _waiting(Verdict.MISMATCH),
+        _waiting(Verdict.REJECTED),
+        differences_by_provider(),
         broken=[run for run in newest if run.error],
         partial=[run for run in newest if not run.error and (run.unread or run.not_asked)],
     )
 
 
-def _count(rows: QuerySet[Any]) -> int:
-    return rows.order_by()[: CAP + 1].count()
+def _waiting(verdict: Verdict) -> AtRisk:
+    pile = AtRisk()
+    with connection.cursor() as cursor:
+        cursor.execute(OPEN, [verdict.value])
+        for currency, deliveries, amount, oldest in cursor.fetchall():
+            pile.add(int(deliveries), currency, amount, oldest)
+    return pile
+
+
+def differences_by_provider() -> list[Differences]:
+    """The open differences as they are now."""
+    with connection.cursor() as cursor:
+        cursor.execute(DIFFERENCES)
+        return [
+            Differences(provider, found, moment_of(oldest))
+            for provider, found, oldest in cursor.fetchall()
+        ]
+
+
+def count_of_open_deliveries() -> int:
+    """How many deliveries wait for a person now; counting ends above CAP."""
+    return open_deliveries().order_by()[: CAP + 1].count()
 
 
 def moment_of(id: UUID) -> datetime:

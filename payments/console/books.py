@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,8 @@ from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_safe
 
 from payments.console.acts import Act, offered
-from payments.console.attention import attention, moment_of
-from payments.console.compare import Line, lines, telling
+from payments.console.attention import differences_by_provider, moment_of
+from payments.console.compare import Line, contradicts, lines, telling
 from payments.console.filters import DifferenceFilter
 from payments.models import Reconciliation, ReconciliationRow
 from payments.reconcile import left_out
@@ -19,6 +20,12 @@ from queues.console.access import page, render_whole_or
 from queues.console.keyset import Order, count_of, page_of
 
 Finding = ReconciliationRow.Finding
+MEANING = {
+    Finding.MISSING_HERE: "The provider has the money, and the ledger does not know the payment.",
+    Finding.MISSING_THERE: "The ledger holds it as paid, and the provider does not show the payment: look"
+    " for it in the provider's own console before anything is delivered, then set the difference aside.",
+    Finding.DIFFERENT: "Both know the payment, and say different things of it.",
+}
 FINDINGS = {
     Finding.MISSING_HERE: "missing here",
     Finding.DIFFERENT: "different",
@@ -35,8 +42,12 @@ class Case:
         self.row = row
         self.lines: list[Line] = lines(row.ours, row.theirs)
         self.telling = telling(self.lines)
-        self.acts: list[Act] = offered(request.user.has_perm, _acts_on(row))
+        acts = offered(request.user.has_perm, _acts_on(row))
+        self.acts: list[Act] = (
+            [replace(act, primary=False) for act in acts] if contradicts(self.lines) else acts
+        )
         self.first_found = moment_of(row.pk)
+        self.meaning = MEANING[Finding(row.finding)]
 
 
 def _acts_on(row: ReconciliationRow) -> list[str]:
@@ -50,7 +61,7 @@ def _acts_on(row: ReconciliationRow) -> list[str]:
 def reconciliations(request: HttpRequest) -> HttpResponse:
     """The comparisons of the ledger with the providers' books, the newest first."""
     found = page_of(Reconciliation.objects.all(), NEWEST, request.GET.get("cursor", ""))
-    context = {"page": found, "waiting": sum(one.count for one in attention().differences)}
+    context = {"page": found, "waiting": sum(one.count for one in differences_by_provider())}
     return _render(request, "reconciliations", context)
 
 
@@ -71,6 +82,7 @@ def reconciliation(request: HttpRequest, reconciliation_id: UUID) -> HttpRespons
         "run": run,
         "left_out": left_out(run),
         "finding": finding,
+        "meaning": MEANING[finding],
         "findings": [(kind, label, counts[kind]) for kind, label in FINDINGS.items()],
         "page": found,
         "cases": [Case(request, row) for row in found.rows],
@@ -94,7 +106,7 @@ def differences(request: HttpRequest) -> HttpResponse:
         "total": total,
         "exact": exact,
         "findings": [(kind.value, label) for kind, label in FINDINGS.items()],
-        "providers": attention().differences,
+        "providers": differences_by_provider(),
         "back": request.get_full_path(),
     }
     return _render(request, "differences", context)

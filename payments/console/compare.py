@@ -47,6 +47,12 @@ def lines(
     return [replace(line, differs=False) if line.label in moving else line for line in found]
 
 
+def contradicts(compared: list[Line]) -> bool:
+    """Whether they differ in more than how far the payment is: that cannot be recorded as its news."""
+    moving = (FIELDS["status"], FIELDS["refunded"])
+    return any(line.differs and line.label not in moving for line in compared)
+
+
 def telling(compared: list[Line]) -> list[Line]:
     """Those that differ; where one side is missing, what there is to know of the other's money."""
     money = (FIELDS["status"], FIELDS["amount"])
@@ -59,6 +65,8 @@ def _lines(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[Line]
     for name, label in FIELDS.items():
         here, there = ours.get(name), theirs.get(name)
         if here in (None, "") and there in (None, ""):
+            continue
+        if name == "provider" and None in (here, there):
             continue
         differs = bool(ours and theirs and name in theirs) and here != there
         if name in ("email", "refunded", "order_id", "payment_id") and None in (here, there):
@@ -93,4 +101,16 @@ def sides_of(delivery: WebhookDelivery) -> tuple[Transaction | None, list[Line]]
 def told_by(row: Transaction | None, delivery: WebhookDelivery) -> list[Line]:
     """A transaction as it is now beside what a delivery says."""
     claim = {"provider": delivery.provider, **delivery.claim} if delivery.claim else None
+    if claim and claim.get("status") == "refund_failed":
+        return lines(ledger_side(row), _without_refund(row, claim))
     return lines(ledger_side(row), claim, states=False)
+
+
+def _without_refund(row: Transaction | None, claim: dict[str, Any]) -> dict[str, Any]:
+    """What a refund that failed leaves: its amount is no amount of the order's."""
+    names = ("provider", "order_id", "payment_id", "currency")
+    left = {name: claim[name] for name in names if claim.get(name)}
+    if row and row.refunded and row.payment_id == claim.get("payment_id"):
+        back = max(0, row.refunded - int(claim.get("amount") or 0))
+        left |= {"refunded": back, "status": "partially_refunded" if back else "paid"}
+    return left

@@ -18,8 +18,8 @@ from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
 from payments.console.attention import (
-    attention,
     contradicted,
+    differences_by_provider,
     held,
     ids_of,
     open_deliveries,
@@ -149,6 +149,11 @@ class PaymentFilter:
         return Transaction.objects.all()
 
     @property
+    def is_summable(self) -> bool:
+        """Whether the sums of days, which are kept by currency, are those of what is asked for."""
+        return not (self.status or self.provider or self.attention or self.q)
+
+    @property
     def attention_label(self) -> str:
         return ATTENTION.get(self.attention, "")
 
@@ -234,7 +239,7 @@ class DifferenceFilter:
         asked = _Query(query)
         providers = {
             *settings.PAYMENT_PROVIDERS,
-            *(one.provider for one in attention().differences),
+            *(one.provider for one in differences_by_provider()),
         }
         return cls(
             provider=asked.choice("provider", providers),

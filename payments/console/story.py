@@ -12,9 +12,10 @@ from django.db.models import Q, TextField, Value
 from django.db.models.functions import Coalesce
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import Truncator
 
 from payments.console.attention import LATE
-from payments.console.compare import told_by
+from payments.console.meaning import meaning_of
 from payments.guards import MONEY
 from payments.models import Fulfilment, OrderPayment, Transaction, WebhookDelivery
 from payments.money import format_amount
@@ -56,12 +57,15 @@ def of(row: Transaction) -> dict[str, Any]:
         "deliveries": deliveries[:DELIVERIES_SHOWN],
         "more_deliveries": len(deliveries) > DELIVERIES_SHOWN,
         "contradictions": [
-            (delivery, [line for line in told_by(row, delivery) if line.differs])
+            (delivery, meaning_of(row, delivery))
             for delivery in deliveries
             if delivery.verdict == "mismatch" and not delivery.handled_at
         ],
         "fulfilment": fulfilment,
         "tasks": tasks,
+        "failing": is_due(row)
+        and not row.held_at
+        and is_failing(next((task for task in tasks if task.id == row.task_id), None)),
         "events": timeline(row, deliveries[:DELIVERIES_SHOWN], fulfilment, tasks),
         "on_its_way": is_due(row) and row.held_at is None,
     }
@@ -140,13 +144,25 @@ def _given(row: Transaction, tasks: Sequence[TaskFields]) -> str:
         took = duration((row.fulfilled_at - row.paid_at).total_seconds())
         return f"The order was fulfilled {took or 'at once'} later."
     if row.held_at:
-        return "Nobody announced the order: it is held until a person releases it."
+        return "Nobody announced the order: it is held until a person fulfils it."
     task = next((task for task in tasks if task.id == row.task_id), None)
     if task is None:
         return "No task fulfils the order: fulfil it anew."
+    if is_failing(task):
+        times = f"{task.attempts} time{'' if task.attempts == 1 else 's'}"
+        return f"The task that fulfils the order failed {times} so far: {_first_words(task.error)}"
     if task.status in Task.LIVE:
         return f"The task that fulfils the order is {task.status}."
     return f"The task that should fulfil the order is {task.status}: fulfil it anew."
+
+
+def is_failing(task: TaskFields | None) -> bool:
+    """Whether attempts of a task failed that is to be tried again."""
+    return bool(task and task.status in Task.LIVE and task.attempts and task.error)
+
+
+def _first_words(error: str | None) -> str:
+    return Truncator(" ".join((error or "").split())).chars(120)
 
 
 def timeline(
@@ -165,7 +181,7 @@ def timeline(
 def _of_row(row: Transaction, fulfilment: Fulfilment | None) -> Iterator[Event]:
     amount = format_amount(row.amount, row.currency)
     if row.expected_at:
-        yield Event(row.expected_at, "created", "Announced", amount)
+        yield Event(row.expected_at, "created", "Announced")
     if row.paid_at:
         yield Event(row.paid_at, "paid", "Paid", amount)
     if row.held_at:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 
-from payments.console.attention import AtRisk, attention
+from payments.console.attention import CAP, AtRisk, attention
 from payments.reconcile import left_out
 from queues.console import verdicts
 from queues.console.formats import count, duration, number
@@ -33,10 +33,10 @@ def connect() -> None:
 def paid_but_not_fulfilled(snapshot: Snapshot) -> Iterable[Problem]:
     """Money taken and nothing given for it, for longer than a while."""
     late = attention().unfulfilled
-    if late.orders:
+    if late.count:
         yield Problem(
-            95,
-            f"{count(late.orders, 'order')} paid but not fulfilled",
+            130,
+            f"{count(late.count, 'order')} paid but not fulfilled",
             f"{_oldest(late, snapshot.at)} {_at_risk(late)}",
             "See the orders",
             reverse("payments:list") + "?attention=unfulfilled",
@@ -47,13 +47,13 @@ def paid_but_not_fulfilled(snapshot: Snapshot) -> Iterable[Problem]:
 def held_orders(snapshot: Snapshot) -> Iterable[Problem]:
     """Orders that nobody announced, paid and held for a person."""
     held = attention().held
-    if held.orders:
+    if held.count:
         yield Problem(
-            85,
-            f"{count(held.orders, 'paid order')} held for a person",
-            f"Nobody announced {'it' if held.orders == 1 else 'them'}. "
+            125,
+            f"{count(held.count, 'paid order')} held for a person",
+            f"Nobody announced {'it' if held.count == 1 else 'them'}. "
             f"{_oldest(held, snapshot.at)} {_at_risk(held)}",
-            "Release or refund",
+            "Fulfil or refund",
             reverse("payments:list") + "?attention=held",
             "payments.view_transaction",
         )
@@ -62,13 +62,14 @@ def held_orders(snapshot: Snapshot) -> Iterable[Problem]:
 def unread_deliveries(snapshot: Snapshot) -> Iterable[Problem]:
     """Genuine news of a provider that is in no order's row."""
     found = attention().unread
-    one = found == 1
-    if found:
+    one = found.count == 1
+    if found.count:
         yield Problem(
-            82,
-            f"{number(found)} signed deliver{'y' if one else 'ies'} could not be read:"
+            122,
+            f"{number(found.count)} signed deliver{'y' if one else 'ies'} could not be read:"
             f" {'it' if one else 'they'} may be money",
-            f"Read the reason, reconcile with the provider, then set {'it' if one else 'them'} aside.",
+            f"{_came(found, snapshot.at)} Read the reason, reconcile with the provider, then set"
+            f" {'it' if one else 'them'} aside.",
             "Read the reason" if one else "Read the reasons",
             reverse("payments:deliveries") + "?verdict=rejected&open=1",
             "payments.view_webhookdelivery",
@@ -78,12 +79,11 @@ def unread_deliveries(snapshot: Snapshot) -> Iterable[Problem]:
 def mismatches(snapshot: Snapshot) -> Iterable[Problem]:
     """Deliveries that tell otherwise than the ledger: a person must look."""
     found = attention().mismatches
-    if found:
+    if found.count:
         yield Problem(
-            80,
-            f"{count(found, 'webhook')} contradict{'s' if found == 1 else ''} the ledger",
-            "Amount, currency, e-mail, payment or provider differ from what was recorded; nothing"
-            " was changed.",
+            120,
+            f"{count(found.count, 'webhook')} contradict{'s' if found.count == 1 else ''} the ledger",
+            f"{_came(found, snapshot.at)} Nothing was changed.{_told_money(found)}",
             "See both values",
             reverse("payments:deliveries") + "?verdict=mismatch&open=1",
             "payments.view_webhookdelivery",
@@ -95,7 +95,7 @@ def differences(snapshot: Snapshot) -> Iterable[Problem]:
     for one in attention().differences:
         age = duration((snapshot.at - one.oldest).total_seconds())
         yield Problem(
-            65,
+            110,
             f"{count(one.count, 'payment')} of {one.provider} differ{'s' if one.count == 1 else ''}"
             " from its books",
             f"{'It' if one.count == 1 else 'The oldest difference'} was found {age} ago.",
@@ -109,7 +109,7 @@ def broken_comparisons(snapshot: Snapshot) -> Iterable[Problem]:
     """A provider that could not be asked to the end: what it knows is not compared."""
     for run in attention().broken:
         yield Problem(
-            55,
+            75,
             f"The ledger could not be compared with {run.provider}",
             run.error[:300],
             "See the run",
@@ -122,7 +122,7 @@ def partial_comparisons(snapshot: Snapshot) -> Iterable[Problem]:
     """A comparison that could not look at everything: what it left out may differ."""
     for run in attention().partial:
         yield Problem(
-            54,
+            72,
             f"The ledger was compared with {run.provider} in part",
             left_out(run),
             "See the run",
@@ -135,6 +135,18 @@ def _oldest(pile: AtRisk, now: datetime) -> str:
     if pile.oldest is None:
         return ""
     return f"The oldest was paid {duration((now - pile.oldest).total_seconds())} ago."
+
+
+def _came(pile: AtRisk, now: datetime) -> str:
+    if pile.oldest is None:
+        return ""
+    age = duration((now - pile.oldest).total_seconds())
+    return f"{'It' if pile.count == 1 else 'The oldest'} came {age} ago."
+
+
+def _told_money(pile: AtRisk) -> str:
+    least = "at least " if pile.count > CAP else ""
+    return f" Money at risk: {least}{pile.amounts}." if pile.money else ""
 
 
 def _at_risk(pile: AtRisk) -> str:

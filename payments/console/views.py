@@ -11,10 +11,11 @@ from django.views.decorators.http import require_safe
 
 from payments.console import story
 from payments.console.acts import offered
-from payments.console.attention import attention, open_mismatches
+from payments.console.attention import count_of_open_deliveries, open_mismatches
 from payments.console.body import shown_body
 from payments.console.compare import sides_of
 from payments.console.filters import ATTENTION, DeliveryFilter, PaymentFilter
+from payments.console.meaning import meaning_of
 from payments.console.totals import totals
 from payments.models import Transaction, WebhookDelivery
 from queues.console.access import page, render_whole_or
@@ -42,7 +43,9 @@ def payments(request: HttpRequest) -> HttpResponse:
         "exact": exact,
         "statuses": Transaction.Status.values,
         "attentions": {"": "all", **ATTENTION},
-        "totals": totals(chosen.since, chosen.until, chosen.currency),
+        "totals": totals(chosen.since, chosen.until, chosen.currency)
+        if chosen.is_summable
+        else None,
     }
     return _render(request, "payments", context)
 
@@ -72,7 +75,7 @@ def deliveries(request: HttpRequest) -> HttpResponse:
         "total": total,
         "exact": exact,
         "verdicts": WebhookDelivery.Verdict.values,
-        "waiting": attention().mismatches + attention().unread,
+        "waiting": count_of_open_deliveries(),
     }
     return _render(request, "deliveries", context)
 
@@ -85,11 +88,13 @@ def delivery(request: HttpRequest, delivery_id: UUID) -> HttpResponse:
     row, both = sides_of(shown)
     undecided = shown.handled_at is None and shown.verdict in ("mismatch", "rejected")
     names = ["set_aside"] if undecided else []
-    if undecided and shown.verdict == "mismatch" and (shown.claim or {}).get("status"):
+    meaning = meaning_of(row, shown) if undecided and shown.verdict == "mismatch" else None
+    if meaning and meaning.accepting:
         names.insert(0, "accept")
     context = {
         "delivery": shown,
         "payment": row,
+        "meaning": meaning,
         "lines": both,
         "body": shown_body(bytes(shown.body)),
         "acts": offered(request.user.has_perm, names),

@@ -23,10 +23,13 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise Rejected("The body is not UTF-8 text.") from None
     except RecursionError:
         raise Rejected("The body is nested too deeply.") from None
-    except ValueError:
+    except json.JSONDecodeError:
         raise Rejected("The body is not JSON.") from None
+    except ValueError:
+        raise Rejected("The body holds a number of too many digits.") from None
     if not isinstance(value, dict):
-        raise Rejected(f"The body is {_kind(value)}, not a JSON object.")
+        kind = "null" if value is None else _kind(value)
+        raise Rejected(f"The body is {kind}, not a JSON object.")
     return value
 
 
@@ -36,7 +39,7 @@ def member(parent: dict[str, Any], path: str) -> dict[str, Any]:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, dict):
-        raise Rejected(f"{path} is {_kind(value)}, not an object.")
+        raise Rejected(_not(path, value, "an object"))
     return value
 
 
@@ -44,7 +47,7 @@ def text(parent: dict[str, Any], key: str, *, most: int = 100) -> str:
     """A text of 1 to `most` printable characters, which leaves out NUL and half surrogates."""
     value = parent.get(key)
     if not isinstance(value, str) or not value:
-        raise Rejected(f"{key} is {_kind(value)}, not a text.")
+        raise Rejected(_not(key, value, "a text"))
     if len(value) > most:
         raise Rejected(f"{key} is {len(value)} characters long; the most is {most}.")
     if not value.isprintable():
@@ -78,7 +81,7 @@ def amount(parent: dict[str, Any], key: str) -> int:
     """A whole, non-negative number of minor units; 1.0, true and "1" are none."""
     value = parent.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise Rejected(f"{key} is {_kind(value)}, not a whole number of minor units.")
+        raise Rejected(_not(key, value, "a whole number of minor units"))
     if value < 0:
         raise Rejected(f"{key} is negative.")
     if value > MOST_MINOR_UNITS:
@@ -95,7 +98,14 @@ def currency(parent: dict[str, Any], key: str) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise Rejected(f"The body is not JSON: {name} is no number.")
+
+
+def _not(key: str, value: Any, wanted: str) -> str:
+    kind = _kind(value)
+    return (
+        f"{key} is {kind}." if kind in ("missing", "empty") else f"{key} is {kind}, not {wanted}."
+    )
 
 
 def _kind(value: Any) -> str:

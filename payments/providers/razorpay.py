@@ -68,7 +68,7 @@ class Razorpay(Provider):
         secret = settings.RAZORPAY_KEY_SECRET
         if not secret:
             raise NotConfigured("RAZORPAY_KEY_SECRET is empty: set it to the key's secret.")
-        order_id = parse.text(dict(fields), "razorpay_order_id")
+        order_id = parse.text(dict(fields), "razorpay_order_id", most=parse.SHOP_TEXT)
         payment_id = parse.text(dict(fields), "razorpay_payment_id")
         given = fields.get("razorpay_signature") or ""
         body = f"{order_id}|{payment_id}".encode()
@@ -133,12 +133,13 @@ def _event_id(given: str) -> str:
 def _money_event(event_id: str, event_type: str, status: News, content: dict[str, Any]) -> Event:
     payment = parse.member(content, "payload.payment.entity")
     payment_id = parse.text(payment, "id")
-    order_id = parse.optional_text(payment, "order_id")
+    order_id = parse.optional_text(payment, "order_id", most=parse.SHOP_TEXT)
     if event_type == "order.paid":
         order = parse.member(content, "payload.order.entity")
-        if order_id and parse.text(order, "id") != order_id:
+        paid = parse.text(order, "id", most=parse.SHOP_TEXT)
+        if order_id and paid != order_id:
             raise Rejected("The order and the payment in the body name different orders.")
-        order_id = parse.text(order, "id")
+        order_id = paid
     amount = parse.amount(payment, "amount")
     refunded = 0
     if status == "refund_failed":
@@ -194,6 +195,7 @@ def _order_hint(content: dict[str, Any]) -> str | None:
     """The order that an event of another type speaks of, where it says so plainly."""
     try:
         payment = parse.member(content, "payload.payment.entity")
-        return parse.optional_text(payment, "order_id") or parse.text(payment, "id")
+        named = parse.optional_text(payment, "order_id", most=parse.SHOP_TEXT)
+        return named or parse.text(payment, "id")
     except Rejected:
         return None

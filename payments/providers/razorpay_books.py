@@ -95,7 +95,8 @@ class Session(requests.Session):
             return response
         said = body.get("error") if body else None
         description = said.get("description") if isinstance(said, dict) else None
-        message = f"Razorpay answered {response.status_code}: {description or 'no JSON object'}"
+        why = description or ("no JSON object" if body is None else "it does not say why")
+        message = f"Razorpay answered {response.status_code}: {why}"
         # It answers so a question about an id that it does not know.
         unknown = response.status_code in (400, 404) and description
         raise NotThere(message) if unknown else ProviderError(message)
@@ -143,7 +144,7 @@ def _booked(item: dict[str, Any]) -> Payment:
     email = parse.lenient_text(item, "email", most=320)
     return Payment(
         payment_id=payment_id,
-        order_id=parse.lenient_text(item, "order_id"),
+        order_id=parse.lenient_text(item, "order_id", most=parse.SHOP_TEXT),
         status=status,
         amount=parse.amount(item, "amount"),
         currency=parse.currency(item, "currency"),

@@ -83,9 +83,17 @@ def _asking(what: str) -> Iterator[None]:
     try:
         yield
     except stripe.StripeError as error:
-        raise ProviderError(f"Stripe, asked {what}: {error}") from error
+        raise ProviderError(f"Stripe, asked {what}: {_said(error)}") from error
     except (Rejected, KeyError, TypeError, AttributeError) as error:
         raise ProviderError(f"Stripe, asked {what}, gave what cannot be read: {error}") from error
+
+
+def _said(error: stripe.StripeError) -> str:
+    """Its words, or what it is where it has none."""
+    if (error.user_message or "").strip():
+        return str(error)
+    status = f"status {error.http_status}" if error.http_status else "no answer"
+    return f"{type(error).__name__} without a message, {status}"
 
 
 def _booked_or_unread(given: stripe.PaymentIntent) -> Booked:

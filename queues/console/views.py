@@ -33,7 +33,13 @@ ITEMS_SHOWN = 1000
 def overview(request: HttpRequest) -> HttpResponse:
     """The verdict, then a row a queue."""
     taken = snapshot()
-    context = {"snapshot": taken, "problems": verdicts.problems(taken, request.user.has_perm)}
+    problems = verdicts.problems(taken, request.user.has_perm)
+    context = {
+        "snapshot": taken,
+        "problems": problems,
+        "first": problems[: verdicts.FIRST],
+        "rest": problems[verdicts.FIRST :],
+    }
     return render_whole_or(request, "overview", context)
 
 

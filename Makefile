@@ -29,15 +29,23 @@ demo: runtime
 reset: runtime
 	@exec $(bin)/python -m opsconsole.demo.reset
 
-test: check
-	$(bin)/python -m pytest
+# Tests wait for other processes a good deal, so several run at once, in processes that have a server
+# each. Where a server is given they take turns: its roles are those of all its databases.
+pytest := -m pytest -n $(if $(DATABASE_URL),0,3) --dist loadgroup
 
-# Left out: the browser, and what has nothing to do with Django.
+test: check
+	$(bin)/python $(pytest)
+
+# What has nothing to do with Django's version: browsers, bare SQL, processes that are killed.
+same_on_any_django := $(addprefix --ignore tests/test_,$(addsuffix .py,bootstrap browser contract contract_projects \
+	contract_settle embedded_postgres payment_browser properties races restart storm webhook_processes)) \
+	$(addprefix --deselect tests/test_demo.py::test_,a_dead_worker_and_a_killed_demo_are_recovered_from \
+	it_can_be_stopped_while_it_starts only_its_owner_can_read_the_secrets)
+
 test-newest:
 	@BOOTSTRAP_VENV=.venv-newest BOOTSTRAP_LEAST=3.12 sh scripts/bootstrap.sh requirements-dev.txt requirements-newest.txt
 	DJANGO_SETTINGS_MODULE=tests.settings .venv-newest/bin/python -W error manage.py makemigrations --check
-	.venv-newest/bin/python -m pytest --ignore tests/test_browser.py --ignore tests/test_bootstrap.py \
-		--ignore tests/test_embedded_postgres.py
+	.venv-newest/bin/python $(pytest) $(same_on_any_django)
 
 check: dev
 	$(bin)/ruff check .

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from benchmarks import depth, drain, enqueueing, features, latency, memory, pinned
+from benchmarks import depth, drain, enqueueing, features, latency, memory, pinned, webhooks
 from benchmarks.bench import Bench
 from benchmarks.machine import describe
 from benchmarks.server import Server
@@ -17,6 +17,7 @@ GROUPS = {
     "memory": memory.tables,
     "features": features.tables,
     "depth": depth.tables,
+    "webhooks": webhooks.tables,
 }
 
 

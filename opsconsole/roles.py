@@ -24,12 +24,20 @@ _OPERATE = Q(
         "pause_queue",
     ]
 )
+_MONEY = Q(
+    codename__in=[
+        "fulfil_transaction",
+        "override_settled",
+        "reconcile_transaction",
+        "handle_webhookdelivery",
+    ]
+)
 _ACCOUNTS = Q(content_type__app_label="auth")
 
 GROUPS = {
     "viewer": _QUEUE & _VIEW,
     "operator": _QUEUE & (_VIEW | _OPERATE),
-    "payments": (_QUEUE | _PAYMENTS) & _VIEW,
+    "payments": (_QUEUE | _PAYMENTS) & _VIEW | _PAYMENTS & _MONEY,
     "admin": _QUEUE | _PAYMENTS | _ACCOUNTS,
 }
 

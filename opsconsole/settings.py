@@ -212,9 +212,44 @@ HTTP_REQUEST_ALLOWED_HOSTS = env.list("HTTP_REQUEST_ALLOWED_HOSTS", default=[])
 BUBBLE_SYNC_URL = env.str("BUBBLE_SYNC_URL", default="")
 BUBBLE_SYNC_SECRET = env.str("BUBBLE_SYNC_SECRET", default="")
 
-# Payments. Current secret first, then the one being rotated out.
+
+def _choice(name: str, *known: str) -> str:
+    """One of a few words; the first is the default."""
+    value: str = env.str(name, default=known[0])
+    if value not in known:
+        raise ImproperlyConfigured(f"{name} is {' or '.join(known)}, not {value!r}.")
+    return value
+
+
+# Payments (docs/payments.md). Webhook secrets: the current one first, then the one being rotated out.
+PAYMENT_PROVIDERS = {
+    "razorpay": "payments.providers.razorpay.Razorpay",
+    "stripe": "payments.providers.stripe.Stripe",
+}
 RAZORPAY_WEBHOOK_SECRETS = env.list("RAZORPAY_WEBHOOK_SECRETS", default=[])
-PAYMENT_PROVIDERS = {"razorpay": "payments.providers.razorpay.Razorpay"}
+STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+STRIPE_TOLERANCE_SECONDS = env.int("STRIPE_TOLERANCE_SECONDS", default=300)
+# Keys to ask the providers with (reconciliation), and to check the browser's callback.
+RAZORPAY_KEY_ID = env.str("RAZORPAY_KEY_ID", default="")
+RAZORPAY_KEY_SECRET = env.str("RAZORPAY_KEY_SECRET", default="")
+RAZORPAY_API_BASE = env.str("RAZORPAY_API_BASE", default="https://api.razorpay.com")
+STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
+# Bearer tokens of the shop's own servers, for POST /payments/orders.
+PAYMENTS_API_TOKENS = env.list("PAYMENTS_API_TOKENS", default=[])
+# An order that nobody announced: "fulfil" it when it is paid, or "hold" it for a person.
+PAYMENTS_UNEXPECTED = _choice("PAYMENTS_UNEXPECTED", "fulfil", "hold")
+# What a checkout's callback proves: "paid" where payments are captured at once, else "authorized".
+PAYMENTS_CALLBACK_STATUS = _choice("PAYMENTS_CALLBACK_STATUS", "authorized", "paid")
+# What fulfilling an order does: a function of the transaction's row and the task's context.
+PAYMENTS_EFFECT = env.str("PAYMENTS_EFFECT", default="payments.handlers.enqueue_receipt")
+# How often the providers are asked, and how far back; 0 hours: never of itself.
+PAYMENTS_RECONCILE_HOURS = env.float("PAYMENTS_RECONCILE_HOURS", default=1.0)
+PAYMENTS_RECONCILE_DAYS = env.int("PAYMENTS_RECONCILE_DAYS", default=3)
+# Deliveries are deleted after so many days: rejected ones, repeats (duplicate, stale), all others.
+PAYMENTS_KEEP_REJECTED_DAYS = env.int("PAYMENTS_KEEP_REJECTED_DAYS", default=7)
+PAYMENTS_KEEP_REPEATS_DAYS = env.int("PAYMENTS_KEEP_REPEATS_DAYS", default=180)
+PAYMENTS_KEEP_DAYS = env.int("PAYMENTS_KEEP_DAYS", default=2555)
 
 LOGGING_CONFIG = None
 logging_config(

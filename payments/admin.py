@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import admin
@@ -11,10 +10,16 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments.models import Transaction, WebhookDelivery
+from payments.console.body import readable_body
+from payments.models import (
+    Fulfilment,
+    Reconciliation,
+    ReconciliationRow,
+    Transaction,
+    WebhookDelivery,
+)
 from payments.money import format_amount
 from queues.admin import ReadOnlyAdmin
-from queues.redaction import redact
 
 
 @admin.register(Transaction)
@@ -24,8 +29,9 @@ class TransactionAdmin(ReadOnlyAdmin):
     search_fields = ("order_id__exact",)
     search_help_text = "A whole order id."
     fields = (
-        *("id", "provider", "order_id", "payment_id", "email", "money", "status"),
-        *("task_id", "fulfilled_at", "created_at", "updated_at"),
+        *("id", "provider", "order_id", "payment_id", "email", "money", "refunded", "status"),
+        *("task_id", "expected_at", "held_at", "paid_at", "fulfilled_at"),
+        *("created_at", "updated_at"),
     )
     readonly_fields = fields
 
@@ -42,7 +48,8 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     search_help_text = "A whole order id."
     fields = (
         *("id", "received_at", "provider", "event_id", "event_type", "order_id", "verdict"),
-        *("reason", "transaction_id", "task_id", "headers", "body_text"),
+        *("reason", "transaction_id", "task_id", "handled_at", "handled_by", "handling"),
+        *("headers", "body_text"),
     )
     readonly_fields = fields
 
@@ -54,11 +61,26 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         return format_html("<pre>{}</pre>", readable_body(bytes(row.body)))
 
 
-def readable_body(body: bytes) -> str:
-    """The body as text. Where it is JSON, the values of QUEUE_REDACTED_KEYS are left out."""
-    text = body.decode("utf-8", errors="replace")
-    try:
-        value = json.loads(text)
-        return json.dumps(redact(value), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
+@admin.register(Fulfilment)
+class FulfilmentAdmin(ReadOnlyAdmin):
+    list_display = ("order_id", "created_at", "task_id")
+    search_fields = ("order_id__exact",)
+    search_help_text = "A whole order id."
+    fields = ("id", "order_id", "transaction", "task_id", "detail", "created_at")
+    readonly_fields = fields
+
+
+@admin.register(Reconciliation)
+class ReconciliationAdmin(ReadOnlyAdmin):
+    list_display = (
+        *("started_at", "provider", "source", "agreed", "missing_here", "missing_there"),
+        *("different", "error", "finished_at"),
+    )
+    list_filter = ("source",)
+
+
+@admin.register(ReconciliationRow)
+class ReconciliationRowAdmin(ReadOnlyAdmin):
+    list_display = ("finding", "order_id", "payment_id", "difference", "handled_at", "handled_by")
+    list_filter = ("finding",)
+    exclude = ("ours", "theirs")

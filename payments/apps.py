@@ -9,6 +9,8 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from payments import console
+        from payments import checks, chores, console
 
+        checks.connect()
         console.connect()
+        chores.connect()

@@ -1,134 +1,131 @@
-"""The ledger: one row an order, whose state only moves forward."""
+"""The verbs of the ledger, each one SQL function wrapped once (the intake's are in intake.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
-from django.db import connection
+from django.conf import settings
+from django.db import DatabaseError, transaction
+from psycopg.errors import DataError, InvalidParameterValue
 
 from payments.models import Transaction, WebhookDelivery
-from payments.providers.base import Event
-from queues.enqueue import enqueue
-from queues.models import DatabaseClock
+from queues.clean import storable_text
+from queues.database import query
+from queues.models import Operation
 
 FULFIL = "payments.fulfil"
-Verdict = WebhookDelivery.Verdict
-
-# Where an order's money may go from where it is. A payment that failed may be tried again and
-# succeed; a refund proves that the money had come, even where that news is still on its way.
-FORWARD: dict[str, frozenset[str]] = {
-    "created": frozenset({"authorized", "paid", "failed", "refunded"}),
-    "authorized": frozenset({"paid", "failed", "refunded"}),
-    "failed": frozenset({"paid", "refunded"}),
-    "paid": frozenset({"refunded"}),
-    "refunded": frozenset(),
-}
+QUEUE = "payments"
+# As expect_order has it, whose argument cannot hold every number that Python can.
+MOST_MINOR_UNITS = 2**53
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What an event did to the ledger. task_id: the fulfilment that it started, if it did."""
-
-    verdict: Verdict
-    changed: bool = False
-    reason: str = ""
-    transaction_id: UUID | None = None
-    task_id: UUID | None = None
+class OrderError(ValueError):
+    """The order was refused and nothing was written. The message says what to mend."""
 
 
-def apply(provider: str, event: Event, delivery_id: UUID) -> Outcome:
-    """Bring the order's row up to the event, and start its fulfilment when it becomes paid.
+class ActRefused(ValueError):
+    """Nothing was changed; the message says why."""
 
-    Runs inside the caller's transaction and keeps the order's row locked until that ends, so
-    deliveries about one order take turns. The event has a status.
+
+class Expected(NamedTuple):
+    """`created`: False where the order was known. `difference`: what was recorded otherwise, with
+    both values; None where all agrees."""
+
+    id: UUID
+    created: bool
+    status: str
+    difference: str | None
+
+
+def expect_order(
+    order_id: str,
+    amount: int,
+    currency: str = "INR",
+    email: str | None = None,
+    provider: str = "razorpay",
+) -> Expected:
+    """Announce an order before its money comes, so that what comes can be compared.
+
+    `amount` in minor units (paisa, cents). Idempotent: an order that is known stays as it is, and
+    the answer says what differs. Joins the caller's transaction. Raises OrderError.
     """
-    status = str(event.status)
-    new_id = _insert(provider, event)
-    if new_id is not None:
-        task_id = _fulfil(new_id, provider, event, delivery_id) if status == "paid" else None
-        if task_id is not None:
-            Transaction.objects.filter(id=new_id).update(task_id=task_id)
-        return Outcome(
-            verdict=Verdict.ACCEPTED, changed=True, transaction_id=new_id, task_id=task_id
+    if not isinstance(amount, int) or isinstance(amount, bool):
+        raise OrderError(f"amount is a whole number of minor units, not {amount!r}.")
+    if not 0 <= amount <= MOST_MINOR_UNITS:
+        raise OrderError("amount is a whole number of minor units, 0 to 2^53.")
+    for name, value in {"order_id": order_id, "currency": currency, "provider": provider}.items():
+        if not isinstance(value, str):
+            raise OrderError(f"{name} is a text, not {value!r}.")
+    if email is not None and not isinstance(email, str):
+        raise OrderError(f"email is a text, not {email!r}.")
+    if provider not in settings.PAYMENT_PROVIDERS:
+        names = ", ".join(settings.PAYMENT_PROVIDERS)
+        raise OrderError(f"There is no provider {provider!r}; PAYMENT_PROVIDERS has {names}.")
+    if not all(text.isprintable() for text in (order_id, currency, provider, email or "")):
+        raise OrderError("A text of the order holds a character that cannot be printed.")
+    try:
+        [row] = query(
+            "SELECT id, created, status, difference FROM expect_order(%s, %s::bigint, %s, %s, %s)",
+            [order_id, amount, currency, email, provider],
         )
-    row = Transaction.objects.select_for_update(no_key=True).get(order_id=event.order_id)
-    if differing := differences(row, provider, event):
-        return Outcome(verdict=Verdict.MISMATCH, reason=differing, transaction_id=row.id)
-    if status not in FORWARD[row.status]:
-        return _unchanged(row, status)
-    task_id = _fulfil(row.id, provider, event, delivery_id) if status == "paid" else None
-    _advance(row, status, event, task_id)
-    return Outcome(verdict=Verdict.ACCEPTED, changed=True, transaction_id=row.id, task_id=task_id)
+    except DatabaseError as error:
+        if isinstance(error.__cause__, InvalidParameterValue | DataError):
+            raise OrderError(f"{error.__cause__.diag.message_primary}.") from error
+        raise
+    return Expected(*row)
 
 
-def differences(row: Transaction, provider: str, event: Event) -> str:
-    """What the event says otherwise than the ledger, with both values; empty if they agree.
+def fulfil_again(transaction_id: UUID, *, actor: str, reason: str) -> UUID:
+    """Release a held order, or start the fulfilment of a paid one anew; its new task.
 
-    An e-mail address that either side does not know is no difference, nor is its case.
+    Written down as an operation. Raises ActRefused.
     """
-    pairs: list[tuple[str, object, object]] = [
-        ("provider", row.provider, provider),
-        ("amount", row.amount, event.amount),
-        ("currency", row.currency, event.currency),
-    ]
-    if row.email and event.email and row.email.casefold() != event.email.casefold():
-        pairs.append(("email", row.email, event.email))
-    return "; ".join(
-        f"{name}: recorded {old}, delivered {new}" for name, old, new in pairs if old != new
-    )
-
-
-def _insert(provider: str, event: Event) -> UUID | None:
-    """The new row's id, or None where the order is known already."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO transactions"
-            " (provider, order_id, payment_id, email, amount, currency, status)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (order_id) DO NOTHING RETURNING id",
-            [
-                provider,
-                event.order_id,
-                event.payment_id,
-                event.email,
-                event.amount,
-                event.currency,
-                event.status,
-            ],
+    if not reason.strip():
+        raise ActRefused("Say why: a reason is needed.")
+    with transaction.atomic():
+        [(outcome, note, task_id)] = query(
+            "SELECT outcome, note, task_id FROM fulfil_again(%s)", [transaction_id]
         )
-        found = cursor.fetchone()
-    return found[0] if found else None
-
-
-def _unchanged(row: Transaction, status: str) -> Outcome:
-    if status == row.status:
-        return Outcome(
-            verdict=Verdict.ACCEPTED,
-            reason=f"The order is {status} already: nothing to do.",
-            transaction_id=row.id,
+        if outcome == "skipped":
+            raise ActRefused(f"Nothing was done: {note}.")
+        order_id = Transaction.objects.values_list("order_id", flat=True).get(pk=transaction_id)
+        act = write_down(f"fulfil order {order_id}", actor, reason)
+        act.items.create(
+            task_id=task_id, outcome="done", before="pending", after="pending", note="enqueued"
         )
-    return Outcome(
-        verdict=Verdict.STALE,
-        reason=f"The order is {row.status}; {status} came too late.",
-        transaction_id=row.id,
-    )
+    return UUID(str(task_id))
 
 
-def _fulfil(transaction_id: UUID, provider: str, event: Event, delivery_id: UUID) -> UUID:
-    return enqueue(
-        FULFIL,
-        {"transaction_id": str(transaction_id), "order_id": event.order_id},
-        dedupe_key=f"{provider}:{event.order_id}",
-        correlation_id=str(delivery_id),
-    ).id
+def handle_delivery(delivery_id: UUID, *, accept: bool, actor: str, reason: str) -> str:
+    """Accept what a mismatch says after all, or set it aside; what was done.
+
+    Written down as an operation. Raises ActRefused.
+    """
+    if not reason.strip():
+        raise ActRefused("Say why: a reason is needed.")
+    with transaction.atomic():
+        [(outcome, note)] = query(
+            "SELECT outcome, note FROM handle_delivery(%s, %s, %s, %s)",
+            [delivery_id, accept, actor, storable_text(reason)[:2000]],
+        )
+        if outcome == "skipped":
+            raise ActRefused(f"Nothing was done: {note}.")
+        name = _name_of(WebhookDelivery.objects.get(pk=delivery_id))
+        write_down(f"accept the {name}" if accept else f"set the {name} aside", actor, reason)
+    return str(note)
 
 
-def _advance(row: Transaction, status: str, event: Event, task_id: UUID | None) -> None:
-    Transaction.objects.filter(id=row.id).update(
-        status=status,
-        payment_id=event.payment_id or row.payment_id,
-        email=row.email or event.email,
-        task_id=task_id or row.task_id,
-        updated_at=DatabaseClock(),
+def _name_of(delivery: WebhookDelivery) -> str:
+    """As its page has it, and which payment it was."""
+    name = f"{delivery.event_type or delivery.verdict} delivery"
+    name += f" of {delivery.order_id or delivery.provider}"
+    return f"{name}, payment {delivery.payment_id}" if delivery.payment_id else name
+
+
+def write_down(verb: str, actor: str, reason: str) -> Operation:
+    """Keep one act of a person; belongs in the transaction of the act."""
+    reason = storable_text(reason)[:2000]
+    return Operation.objects.create(
+        verb=verb, actor=actor, reason=reason, requested=1, done=1, skipped=0
     )

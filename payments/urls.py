@@ -1,6 +1,11 @@
-from django.urls import path
+from django.urls import include, path
 
-from payments import views
+from payments import api, views
 
 app_name = "payments"
-urlpatterns = [path("webhooks/<str:provider>", views.webhook, name="webhook")]
+urlpatterns = [
+    path("webhooks/<str:provider>", views.webhook, name="webhook"),
+    path("payments/verify", api.verify, name="verify"),
+    path("payments/orders", api.orders, name="orders"),
+    path("payments/", include("payments.console.urls")),
+]

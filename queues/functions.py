@@ -12,7 +12,6 @@ from typing import Literal
 from django.apps import apps
 from django.db import connection, transaction
 
-GRANTS = Path(__file__).parent / "grants.sql"
 LISTS_OF_ROLES = {
     "opsconsole_worker": "v_verbs",
     "service_role": "v_verbs",
@@ -162,8 +161,16 @@ def restore(names: Sequence[str], *, replace: bool = False) -> None:
                     if found.schema == "public" and not _same(function, found):
                         cursor.execute(f"DROP FUNCTION {found}")
             cursor.execute(function.file.read_text())
-        cursor.execute(GRANTS.read_text())
+        for text in grants():
+            cursor.execute(text)
         cursor.execute("NOTIFY pgrst, 'reload schema'")
+
+
+@cache
+def grants() -> tuple[str, ...]:
+    """The SQL that says who may call what: `grants.sql` of each installed app that has one."""
+    files = [Path(app.path) / "grants.sql" for app in apps.get_app_configs()]
+    return tuple(file.read_text() for file in files if file.is_file())
 
 
 @cache
@@ -223,10 +230,12 @@ def _long(text: str) -> str:
 
 @cache
 def _roles_of(name: str) -> frozenset[str]:
-    """The roles that grants.sql lets call this function."""
-    text = GRANTS.read_text()
-    lists = {
-        key: set(re.findall(r"'(\w+)'", body))
-        for key, body in re.findall(r"(v_\w+) constant text\[\] := ARRAY\[(.*?)\];", text, re.S)
-    }
-    return frozenset(role for role, key in LISTS_OF_ROLES.items() if name in lists[key])
+    """The roles that a grants.sql lets call this function."""
+    roles: set[str] = set()
+    for text in grants():
+        lists = {
+            key: set(re.findall(r"'(\w+)'", body))
+            for key, body in re.findall(r"(v_\w+) constant text\[\] := ARRAY\[(.*?)\];", text, re.S)
+        }
+        roles |= {role for role, key in LISTS_OF_ROLES.items() if name in lists.get(key, ())}
+    return frozenset(roles)

@@ -4,7 +4,6 @@ grants. Idempotent, run after every migrate (and after a flush, which empties th
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,7 +11,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections, transaction
 
-from queues import backend, registry
+from queues import backend, functions, registry
 from queues.exports import QUEUE_CAPS
 from queues.models import Endpoint, Queue
 
@@ -28,7 +27,6 @@ QUEUES_OF_CALLERS: dict[str, dict[str, Any]] = {
     "jobs": {},
     "sync": {},
 }
-GRANTS = Path(__file__).parent / "grants.sql"
 # Callers of these look for their finished tasks in the table of tasks.
 READ_BY_CALLERS = ("default", "exports", "gpu", "jobs", "sync")
 CALLERS_READ_FOR = timedelta(days=30)
@@ -51,23 +49,26 @@ def after_migrate(app_config: AppConfig, using: str, **kwargs: Any) -> None:
     ensure_endpoints()
     ensure_database_roles()
     with connection.cursor() as cursor:
-        cursor.execute(GRANTS.read_text())
+        for text in functions.grants():
+            cursor.execute(text)
         cursor.execute(READY_ARCHIVE)
         cursor.execute("NOTIFY pgrst, 'reload schema'")
 
 
+def named_queues() -> set[str]:
+    """The queues that handlers, callers and the settings name: without one, what goes to it is refused."""
+    return {
+        "default",
+        *settings.QUEUE_NAMES,
+        *registry.queue_names(),
+        *backend.queue_names(),
+        *QUEUES_OF_CALLERS,
+    }
+
+
 def ensure_queues() -> None:
     """Create the queues that handlers, callers and QUEUE_NAMES name; existing ones stay as they are."""
-    rules: dict[str, dict[str, Any]] = {
-        name: {}
-        for name in (
-            "default",
-            *settings.QUEUE_NAMES,
-            *registry.queue_names(),
-            *backend.queue_names(),
-        )
-    }
-    rules |= QUEUES_OF_CALLERS
+    rules = {name: QUEUES_OF_CALLERS.get(name, {}) for name in named_queues()}
     for name in READ_BY_CALLERS:
         rules[name] = {"archive_after": CALLERS_READ_FOR, **rules[name]}
     Queue.objects.bulk_create(

@@ -18,9 +18,13 @@ from playwright.sync_api import (
     Locator,
     Page,
     Response,
+    expect,
     sync_playwright,
 )
 
+# As long as a click waits; the machine is shared with other tests.
+PATIENCE = 15_000
+expect.set_options(timeout=PATIENCE)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -66,7 +70,7 @@ def windows(browser: Browser, live_server: Any) -> Iterator[Callable[..., Page]]
         context = browser.new_context(
             base_url=live_server.url, **{"viewport": {"width": 1280, "height": 900}} | options
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         opened.append(context)
         if client:
             session = client.cookies[settings.SESSION_COOKIE_NAME].value

@@ -23,8 +23,15 @@ from django.test import Client
 from django.utils import timezone
 
 from queues.models import Task, Worker
+from tests import settings as tests_settings
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_xdist_setupnodes() -> None:
+    """Let each process that runs tests start a server of its own: roles, locks and crashes are a server's."""
+    if tests_settings.EMBEDDED:
+        del os.environ["DATABASE_URL"], os.environ["OPSCONSOLE_TESTS_HOME"]
 
 
 @pytest.fixture(autouse=True)
@@ -205,4 +212,5 @@ def run_worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[...,
         worker.stop(signal.SIGKILL)
 
 
+from tests.fake_providers import books  # noqa: E402, F401
 from tests.foreign import foreign  # noqa: E402, F401

@@ -28,6 +28,14 @@ os.environ["OPSCONSOLE_HOME"] = str(_home)
 os.environ["SECRET_KEY"] = "only-for-tests"
 os.environ["EMAIL_BACKEND"] = "django.core.mail.backends.locmem.EmailBackend"
 os.environ["RAZORPAY_WEBHOOK_SECRETS"] = "current-secret,previous-secret"
+os.environ["STRIPE_WEBHOOK_SECRETS"] = "whsec_current,whsec_previous"
+# A test may give its processes others.
+os.environ.setdefault("RAZORPAY_KEY_ID", "rzp_test_key")
+os.environ.setdefault("RAZORPAY_KEY_SECRET", "key-secret")
+os.environ.setdefault("STRIPE_API_KEY", "sk_test_key")
+os.environ["PAYMENTS_API_TOKENS"] = "shop-token"
+os.environ.setdefault("PAYMENTS_RECONCILE_HOURS", "0")
+os.environ.setdefault("PAYMENTS_CALLBACK_STATUS", "paid")
 os.environ["HTTP_REQUEST_ALLOWED_HOSTS"] = "127.0.0.1"
 
 from opsconsole.settings import *  # noqa: E402, F403

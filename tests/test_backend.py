@@ -202,7 +202,9 @@ def test_a_type_has_one_handler_whoever_declares_it():
         registry.handles("tests.tasks.add")(lambda ctx: None)
 
 
-@pytest.mark.parametrize("id", ["", "no-uuid", str(uuid4()), None])
+@pytest.mark.parametrize(
+    "id", ["", "no-uuid", str(uuid4()), None], ids=["empty", "no uuid", "unknown", "none"]
+)
 def test_an_unknown_result_does_not_exist(id):
     with pytest.raises(TaskResultDoesNotExist):
         task_backends["default"].get_result(id)

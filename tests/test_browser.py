@@ -13,7 +13,7 @@ from queues.models import Operation, Queue, Task
 from tests.browser import brightness, one_browser, tab_to, too_wide, windows  # noqa: F401
 from tests.conftest import eventually
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("browser")]
 
 LONG = "an_unbroken_name_" * 11
 

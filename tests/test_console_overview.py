@@ -7,7 +7,7 @@ import pytest
 from django.core.cache import cache
 from django.utils import timezone
 
-from payments.models import Transaction
+from payments.models import Transaction, WebhookDelivery
 from queues.console import snapshot as snapshots
 from queues.console import verdicts
 from queues.models import Queue, Task, Worker
@@ -224,14 +224,14 @@ def test_the_button_of_an_unknown_type_shows_its_tasks(client_of, make_task, typ
     ("fields", "told"),
     [
         (
-            {"created_at": HOUR, "updated_at": HOUR},
-            "1 order paid but not fulfilled The oldest was paid 1 h ago.",
+            {"paid_at": HOUR},
+            "1 order paid but not fulfilled The oldest was paid 1 h ago. Money at risk: INR 1.00.",
         ),
-        ({"created_at": timedelta(seconds=30)}, ""),
-        ({"created_at": HOUR, "fulfilled_at": timedelta(0)}, ""),
+        ({"paid_at": timedelta(seconds=30)}, ""),
+        ({"paid_at": HOUR, "fulfilled_at": timedelta(0)}, ""),
         ({"created_at": HOUR, "status": "authorized"}, ""),
         pytest.param(
-            {"created_at": HOUR, "updated_at": timedelta(0)},
+            {"created_at": HOUR, "paid_at": timedelta(0)},
             "",
             id="created long ago and paid just now",
         ),
@@ -256,9 +256,7 @@ def test_every_button_of_the_verdict_leads_where_its_reader_may_go(
     make_task("processing", started_at=ago(hours=3))
     make_task(queue_id="q")
     make_task("failed")
-    Transaction.objects.create(
-        order_id="o1", amount=100, status="paid", created_at=ago(hours=1), updated_at=ago(hours=1)
-    )
+    Transaction.objects.create(order_id="o1", amount=100, status="paid", paid_at=ago(hours=1))
     client = client_of(group)
     page = client.get("/")
     assert ("1 order paid but not fulfilled" in words(page)) == sees_money
@@ -267,7 +265,7 @@ def test_every_button_of_the_verdict_leads_where_its_reader_may_go(
     assert {client.get(problem.url).status_code for problem in problems} == {200}
 
 
-def test_at_most_five_problems_are_told_the_gravest_first(verdict, make_task):
+def test_all_problems_are_counted_and_those_after_the_fifth_unfold(verdict, client_of, make_task):
     make_task("processing", started_at=ago(hours=3))
     Worker.objects.update(queues=["default"])
     for name in ("a", "b", "c"):
@@ -277,11 +275,29 @@ def test_at_most_five_problems_are_told_the_gravest_first(verdict, make_task):
     make_task("scheduled", type="alien", error="No handler for the type 'alien' here.")
     make_task(run_at=ago(hours=1))
     text = verdict()
-    assert "5 things need you" in text
+    assert "7 things need you" in text
     told = ["1 task stuck", "queue a", "queue b", "queue c", "1 task failed"]
     assert sorted(told, key=text.index) == told
-    assert "alien" not in text
-    assert "behind" not in text
+    first, rest = text.split("and 2 more")
+    assert first.index("No live worker for queue b") > 0
+    assert "alien" in rest
+    assert "alien" not in first
+    assert any(
+        part.get("class") == "rest" for part in elements(client_of("viewer").get("/"), "details")
+    )
+
+
+def test_money_is_told_before_the_noise_of_tasks(verdict, make_task):
+    for name in "abcdef":
+        Queue.objects.create(name=name)
+        make_task(queue_id=name)
+    make_task("processing", started_at=ago(hours=3))
+    Worker.objects.update(queues=["default"])
+    Transaction.objects.create(order_id="o1", amount=100, status="paid", paid_at=ago(hours=1))
+    WebhookDelivery.objects.create(provider="razorpay", verdict="mismatch", body=b"")
+    text = verdict("admin").partition(" more ")[0]
+    told = ["1 order paid but not fulfilled", "1 webhook contradicts", "1 task stuck", "queue a"]
+    assert sorted(told, key=text.index) == told
 
 
 def test_figures_and_rows_count_each_queue(client_of, make_task, make_worker):

@@ -100,7 +100,7 @@ def test_bad_input_is_answered_clearly(foreign, name):
     assert Task.objects.filter(status="pending").count() == 1
 
 
-@pytest.mark.parametrize("id", [str(uuid4()), None])
+@pytest.mark.parametrize("id", [str(uuid4()), None], ids=["unknown", "none"])
 def test_an_unknown_task_is_answered_with_false(foreign, id):
     caller = foreign()
     assert caller.value(UPDATE, id, "Complete") is False

@@ -50,7 +50,8 @@ def free_port() -> int:
 def environ_of(home: Path, **more: str) -> dict[str, str]:
     """What somebody at a fresh terminal has: none of the tests' own variables."""
     ours = {"DATABASE_URL", "SECRET_KEY", "OPSCONSOLE_HOME", "DJANGO_SETTINGS_MODULE"}
-    ours |= {"RAZORPAY_WEBHOOK_SECRETS", "HTTP_REQUEST_ALLOWED_HOSTS", "PORT", "CONFIRM"}
+    ours |= {"RAZORPAY_WEBHOOK_SECRETS", "STRIPE_WEBHOOK_SECRETS", "PAYMENTS_UNEXPECTED"}
+    ours |= {"HTTP_REQUEST_ALLOWED_HOSTS", "PORT", "CONFIRM"}
     kept = {key: value for key, value in os.environ.items() if key not in ours}
     return kept | {"OPSCONSOLE_HOME": str(home)} | more
 
@@ -206,9 +207,10 @@ def test_a_first_start_makes_everything_and_a_second_continues(home: Path) -> No
 def test_only_its_owner_can_read_the_secrets(home: Path) -> None:
     demo = Demo(home)
     demo.wait_until_ready()
-    secrets = [home / name for name in ("secret_key", "razorpay_webhook_secret", "demo_secret")]
-    assert [oct(path.stat().st_mode & 0o777) for path in secrets] == ["0o600"] * 3
-    assert len({path.read_text() for path in secrets}) == 3
+    names = ("secret_key", "razorpay_webhook_secret", "stripe_webhook_secret", "demo_secret")
+    secrets = [home / name for name in names]
+    assert [oct(path.stat().st_mode & 0o777) for path in secrets] == ["0o600"] * 4
+    assert len({path.read_text() for path in secrets}) == 4
     demo.stop(signal.SIGHUP)
 
 

@@ -1,10 +1,13 @@
 """What the docs say is held true where a test can."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
+from payments.models import Transaction
 from queues import registry
 from queues.models import Queue, Task
 
@@ -63,3 +66,18 @@ def test_the_readmes_sql_works(sql):
     [(id, lease)] = sql("SELECT id, lease FROM claim_next_task()")
     assert id == made
     assert sql("SELECT complete_task(%s, %s, '{\"ok\": true}')", id, lease) == [("recorded",)]
+
+
+def test_the_readmes_webhook_is_accepted(transactional_db, live_server, tmp_path):
+    block = re.search(
+        r"^ +BODY=.*?/webhooks/razorpay$", (ROOT / "README.md").read_text(), re.S | re.M
+    )
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/razorpay_webhook_secret").write_text(settings.RAZORPAY_WEBHOOK_SECRETS[0])
+    script = block[0].replace("http://127.0.0.1:8000", live_server.url)
+    answers = [
+        subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=30).stdout
+        for _ in range(2)
+    ]
+    assert answers == [b'{"verdict": "accepted"}', b'{"verdict": "duplicate"}']
+    assert Transaction.objects.get().order_id == "order_readme"

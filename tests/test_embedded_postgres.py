@@ -167,7 +167,7 @@ def test_settings(server: Server) -> None:
 
 def test_asking_for_the_url_is_cheap(shared_home: Path, server: Server) -> None:
     assert running_url(shared_home) == server.url
-    assert min(timeit.repeat(lambda: running_url(shared_home), number=1, repeat=5)) < 0.005
+    assert min(timeit.repeat(lambda: running_url(shared_home), number=1, repeat=50)) < 0.005
 
 
 def test_importing_it_imports_neither_django_nor_psycopg() -> None:
@@ -349,18 +349,17 @@ def test_a_server_that_cannot_start_shows_its_log_at_once(
     shared_home: Path, server: Server, line: str, reason: str
 ) -> None:
     stop(shared_home)
-    conf = server.data / "postgresql.conf"
-    good = conf.read_text()
+    conf, log = server.data / "postgresql.conf", server.data.parent / "server.log"
+    good, before = conf.read_text(), len(log.read_text())
     conf.write_text(f"{good}{line}\n")
     try:
-        begun = time.monotonic()
         sentence, *words = refusal(shared_home)
-        assert time.monotonic() - begun < postgres_processes.RETRY_SECONDS / 3, "no second attempt"
     finally:
         conf.write_text(good)
     assert sentence.startswith("PostgreSQL did not start: put right what ")
-    assert str(server.data.parent / "server.log") in sentence
+    assert str(log) in sentence
     assert reason in "\n".join(words)
+    assert log.read_text()[before:].count(reason) == 1, "no second attempt"
     assert running_url(shared_home) is None
 
 

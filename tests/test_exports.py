@@ -251,8 +251,8 @@ def test_a_zombie_leaves_the_file_of_the_other_worker_alone(claimed):
         ),
         (
             {"source": "transactions", "filter": {"status": "done"}},
-            "The filter 'status' must be one of created, authorized, paid, failed, refunded, "
-            "or a list of such; it is 'done'.",
+            "The filter 'status' must be one of created, authorized, paid, failed, "
+            "partially_refunded, refunded, or a list of such; it is 'done'.",
         ),
         (
             {"source": "tasks", "filter": {"status": []}},

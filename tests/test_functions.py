@@ -60,7 +60,7 @@ def test_each_fault_is_found_and_its_remedy_mends_it(sql, kind):
     assert (finding.function, finding.kind) == ("claim_export_job", kind)
     assert finding.remedy == REMEDIES[kind]
     told = StringIO()
-    with pytest.raises(CommandError, match="1 functions are not as they should be"):
+    with pytest.raises(CommandError, match="1 function is not as it should be"):
         call_command("doctor", stdout=StringIO(), stderr=told)
     assert told.getvalue().startswith(f"{kind}: ")
     assert f"Run: {finding.remedy}\n" in told.getvalue()

@@ -54,8 +54,10 @@ def crowd(at_once):
         calls, ended = [], threading.Event()
 
         def beside():
-            other()
-            ended.set()
+            try:
+                other()
+            finally:
+                ended.set()
 
         def work(number):
             pick = random.Random(number)
@@ -65,6 +67,7 @@ def crowd(at_once):
                         "SELECT statement_timestamp(), id, lease FROM claim_tasks(%s, '{q}', %s)",
                         [f"w{number}", pick.randint(1, 3)],
                     ).fetchall()
+                    run.asked.append(number)
                     if not rows:
                         time.sleep(pick.random() * 0.02)
                         continue
@@ -78,6 +81,12 @@ def crowd(at_once):
         at_once(*(partial(work, number) for number in range(CLAIMERS)), beside)
         return calls
 
+    def ask_on():
+        """Wait until the crowd has asked some hundred times more."""
+        before = len(run.asked)
+        eventually(lambda: len(run.asked) > before + 4 * CLAIMERS)
+
+    run.asked, run.ask_on = [], ask_on
     return run
 
 
@@ -87,6 +96,10 @@ def spans(**filters):
     )
 
 
+def done():
+    return Task.objects.filter(status="completed").count()
+
+
 def most_at_once(**filters):
     return max((running for _, running in running_at_starts(spans(**filters))), default=0)
 
@@ -94,7 +107,7 @@ def most_at_once(**filters):
 def test_a_queues_cap_is_reached_and_never_exceeded(queue, crowd):
     queue(max_concurrent=3)
     fill(2000)
-    crowd(1.5)
+    crowd(1.5, lambda: eventually(lambda: done() > 50))
     assert most_at_once() == 3
 
 
@@ -104,14 +117,20 @@ def test_a_cap_that_changes_holds_from_the_next_claim_on(queue, crowd):
     fill(4000)
     changes = []
 
+    def in_use():
+        """Wait until the cap that holds now has been reached, and the crowd has asked for more."""
+        cap = Queue.objects.get(name="q").max_concurrent
+        eventually(lambda: Task.objects.filter(status="processing").count() == cap)
+        crowd.ask_on()
+
     def change():
         with psycopg.connect(database_url()) as db:
             for cap in (1, 5, 2, 4):
-                time.sleep(0.3)
+                in_use()
                 db.execute("UPDATE queues SET max_concurrent = %s WHERE name = 'q'", [cap])
                 changes.append((db.execute("SELECT clock_timestamp()").fetchone()[0], cap))
                 db.commit()
-        time.sleep(0.3)
+        in_use()
 
     crowd(0, change)
     reached = defaultdict(int)
@@ -153,7 +172,7 @@ def test_tasks_without_a_tenant_share_one_count(queue):
 def test_no_window_of_time_has_more_claims_than_the_rate_and_burst_allow(queue, crowd):
     queue(rate_limit=100, burst=10, tokens=10)
     fill(2000)
-    calls = crowd(2)
+    calls = crowd(2, lambda: eventually(lambda: done() > 100))
     begun = {id: at for at, ids in calls for id in ids}
     started = [
         (begun[id], at, None)
@@ -172,9 +191,11 @@ def test_no_claim_that_begins_after_a_pause_has_committed_takes_a_task(queue, cr
     moments = []
 
     def pause():
-        time.sleep(0.7)
+        # No claim takes more than three.
+        eventually(lambda: done() > 60)
         operations.pause("q", actor="a")
         moments.append(claims.query("SELECT clock_timestamp()", [])[0][0])
+        crowd.ask_on()
 
     calls = crowd(1.2, pause)
     assert Task.objects.filter(status="pending").exists()

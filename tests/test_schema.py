@@ -12,7 +12,7 @@ from queues.models import Queue, Task
 from tests.settings import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
-SQL_FOLDERS = [ROOT / "queues" / "sql"]
+SQL_FOLDERS = [ROOT / "queues" / "sql", ROOT / "payments" / "sql"]
 
 FUNCTIONS = """
 SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid)

@@ -7,13 +7,17 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 READ_BY_MAKE = {"PORT", "CONFIRM"}
 
 
 def variables_in_settings() -> set[str]:
     text = (BASE_DIR / "opsconsole" / "settings.py").read_text()
-    return set(re.findall(r'\benv(?:\.\w+)?\(\s*"([A-Z_]+)"', text))
+    return set(re.findall(r'\b(?:env(?:\.\w+)?|_choice)\(\s*"([A-Z_]+)"', text))
 
 
 def variables_in_example() -> list[str]:
@@ -56,3 +60,20 @@ def test_a_deployment_over_https_draws_no_warning():
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("shop.effects.ship", "cannot be imported: No module named 'shop'"),
+        ("payments.handlers.ship", "cannot be imported: Module"),
+        ("ship", "cannot be imported: ship doesn't look like a module path"),
+        ("payments.handlers.SEND_RECEIPT", "which is no function"),
+    ],
+)
+def test_an_effect_that_does_not_exist_is_found_by_check(path, says, settings):
+    call_command("check")
+    settings.PAYMENTS_EFFECT = path
+    with pytest.raises(SystemCheckError, match=f"PAYMENTS_EFFECT is '{path}', which") as caught:
+        call_command("check")
+    assert says in str(caught.value)

@@ -134,7 +134,7 @@ def test_bad_options_are_one_sentence(run_worker):
     assert worker.wait() == 1
     assert (
         worker.lines.splitlines()[-1]
-        == "CommandError: There is no queue 'nowhere'. Queues: default, exports, gpu, http, jobs, proof, sync."
+        == "CommandError: There is no queue 'nowhere'. Queues: default, exports, gpu, http, jobs, payments, proof, sync."
     )
 
 

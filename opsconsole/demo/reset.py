@@ -33,6 +33,7 @@ DEMO_STOP_SECONDS = 15
 OURS = (
     "secret_key",
     "razorpay_webhook_secret",
+    "stripe_webhook_secret",
     "demo_secret",
     "static",
     "files",

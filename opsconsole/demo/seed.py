@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import os
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import transaction
 
-from payments import intake
+from opsconsole.demo import seed_payments
 from queues.enqueue import enqueue
-
-ORDERS = 24
 
 
 def seed() -> None:
     """Enqueue what a newcomer sees first. Called once, on an empty queue."""
     with transaction.atomic():
-        _payments()
+        seed_payments.seed()
         _chain()
         enqueue(
             "export",
@@ -68,38 +62,3 @@ def _chain() -> None:
         after=[check.id],
         correlation_id=trail,
     )
-
-
-def _payments() -> None:
-    """Signed Razorpay deliveries through the real intake: payments, one of them told twice."""
-    for n in range(1, ORDERS + 1):
-        _deliver(n, amount=49_900 + 1_000 * n)
-    _deliver(1, amount=50_900)
-
-
-def _deliver(n: int, amount: int) -> None:
-    payment = {
-        "id": f"pay_demo{n:04}",
-        "entity": "payment",
-        "amount": amount,
-        "currency": "INR",
-        "status": "captured",
-        "order_id": f"order_demo{n:04}",
-        "email": f"customer{n}@example.com",
-        "notes": [],
-    }
-    event = {
-        "entity": "event",
-        "event": "payment.captured",
-        "contains": ["payment"],
-        "payload": {"payment": {"entity": payment}},
-        "created_at": 1_700_000_000 + n,
-    }
-    body = json.dumps(event).encode()
-    secret = settings.RAZORPAY_WEBHOOK_SECRETS[0].encode()
-    headers = {
-        "Content-Type": "application/json",
-        "X-Razorpay-Signature": hmac.new(secret, body, hashlib.sha256).hexdigest(),
-        "X-Razorpay-Event-Id": f"event_demo{n:04}",
-    }
-    intake.receive("razorpay", body, headers)

@@ -96,6 +96,8 @@ def child_environ(home: Path, port: int, settings: dict[str, str]) -> dict[str, 
     defaults = {
         "SECRET_KEY": kept_secret(home, "secret_key"),
         "RAZORPAY_WEBHOOK_SECRETS": kept_secret(home, "razorpay_webhook_secret"),
+        "STRIPE_WEBHOOK_SECRETS": kept_secret(home, "stripe_webhook_secret"),
+        "PAYMENTS_UNEXPECTED": "hold",
         "OPSCONSOLE_SECRET_DEMO": kept_secret(home, "demo_secret"),
         "HTTP_REQUEST_ALLOWED_HOSTS": f"127.0.0.1:{port}",
         "LOG_LEVEL": "WARNING",

@@ -7,15 +7,17 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db import models
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
-from queues import operations
+from queues import operations, registry
 from queues.admin.shared import ModelAdmin
 from queues.models import (
     Queue,
     Task,
 )
 from queues.operations import OperationError
+from queues.upkeep import named_queues
 
 PAUSING = ("paused", "paused_reason", "paused_until")
 
@@ -63,13 +65,26 @@ class QueueAdmin(ModelAdmin):
             self.message_user(request, str(error), messages.WARNING)
         obj.refresh_from_db()
 
-    def has_delete_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
-        """A queue that a task names cannot be deleted, nor the one that tasks get by default."""
-        if obj is not None and (
-            obj.pk == "default" or Task.objects.filter(queue_id=obj.pk).exists()
-        ):
-            return False
-        return super().has_delete_permission(request, obj)
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A queue that something goes to stays, and the answer says what."""
+        if self.has_delete_permission(request) and (reason := _needed(object_id)):
+            self.message_user(
+                request, f"The queue {object_id} was not deleted: {reason}.", messages.ERROR
+            )
+            return redirect("admin:queue_queue_change", object_id)
+        return super().delete_view(request, object_id, extra_context)
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         return {}
+
+
+def _needed(name: str) -> str | None:
+    if types := sorted(handler.type for handler in registry.handlers() if handler.queue == name):
+        return f"it takes the tasks of {', '.join(types)}"
+    if name in named_queues():
+        return "code or settings name it, and migrate would make it again"
+    if Task.objects.filter(queue_id=name).exists():
+        return "there are tasks in it"
+    return None

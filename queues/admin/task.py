@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from queues import operations
+from queues import guards, operations
 from queues.admin.shared import ReadOnlyAdmin
 from queues.console import actions
 from queues.console.formats import count
@@ -32,7 +32,8 @@ def action(name: str, description: str) -> Callable[..., HttpResponse | None]:
     @admin.action(description=description)
     def run(self: TaskAdmin, request: HttpRequest, queryset: QuerySet[Task]) -> HttpResponse | None:
         ids = list(queryset.order_by("pk").values_list("pk", flat=True)[: operations.MAX_TASKS + 1])
-        if verb.asks and 0 < len(ids) <= operations.MAX_TASKS:
+        few = 0 < len(ids) <= operations.MAX_TASKS
+        if few and (verb.asks or guards.refusals(verb.operation, ids)):
             return actions.ask(request, name, ids, back=request.get_full_path())
         try:
             made = verb.act(ids, actor=request.user.get_username(), reason="from the admin")

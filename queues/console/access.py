@@ -89,11 +89,13 @@ def page(permission: str) -> Callable[[View[P]], View[P]]:
     return wrap
 
 
-def render_whole_or(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
-    """The page `queue/name.html`, or for htmx its fragment `queue/_name.html` alone."""
+def render_whole_or(
+    request: HttpRequest, name: str, context: dict[str, Any], *, folder: str = "queue"
+) -> HttpResponse:
+    """The page `folder/name.html`, or for htmx its fragment `folder/_name.html` alone."""
     htmx: HtmxDetails = request.htmx  # type: ignore[attr-defined]  # set by its middleware
     fragment = htmx and not htmx.history_restore_request
-    response = render(request, f"queue/{'_' if fragment else ''}{name}.html", context)
+    response = render(request, f"{folder}/{'_' if fragment else ''}{name}.html", context)
     response["Vary"] = "HX-Request"
     response["Cache-Control"] = "no-store"
     return response

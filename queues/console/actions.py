@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
-from queues import operations
+from queues import guards, operations
 from queues.console.access import staff_with, way_back
 from queues.console.formats import count
 from queues.console.verbs import VERBS, Verb
@@ -29,8 +29,9 @@ ASK_ABOVE = 20
 def act(request: HttpRequest) -> HttpResponse:
     """Apply one verb to the selected tasks.
 
-    Verbs that ask, taking a task from a living worker and anything on more than ASK_ABOVE tasks is
-    shown for confirmation first, with the rows it will touch; the selection is frozen in the form.
+    Verbs that ask, taking a task from a living worker, tasks that a guard refuses and anything on
+    more than ASK_ABOVE tasks are shown for confirmation first, with the rows it will touch; the
+    selection is frozen in the form.
     """
     name = request.POST.get("verb", "")
     if name not in VERBS:
@@ -54,7 +55,9 @@ def act(request: HttpRequest) -> HttpResponse:
         )
         return redirect(back)
     force = bool(request.POST.get("force"))
-    if request.POST.get("confirmed") or not (verb.asks or force or len(ids) > ASK_ABOVE):
+    if request.POST.get("confirmed") or not (
+        verb.asks or force or len(ids) > ASK_ABOVE or guards.refusals(verb.operation, ids)
+    ):
         return _carry_out(request, name, ids, leases, back)
     return ask(request, name, ids, back=back, leases=leases, force=force)
 
@@ -85,11 +88,15 @@ def ask(
     rows = find_tasks(ids)
     chosen = [f"{id}:{lease}" for id, lease in zip(ids, leases, strict=True)] if leases else ids
     shown = [rows[id] for id in ids if id in rows]
+    refused = guards.refusals(verb.operation, ids)
+    may_override = guards.overrides(request.user.has_perm)
     context = {
         "name": name,
         "verb": verb,
         "force": force,
-        "tasks": shown,
+        "tasks": [(row, refused[row.id].reason if row.id in refused else "") for row in shown],
+        "refused": len(refused),
+        "may_override": any(refusal.permission in may_override for refusal in refused.values()),
         "missing": len(ids) - len(rows),
         "selection": chosen,
         "back": back,
@@ -109,6 +116,8 @@ def _carry_out(
         asked = _asked_for(request, name, verb)
         if verb.takes_leases:
             asked["leases"] = leases
+        if request.POST.get("override") and verb.operation in guards.GUARDED:
+            asked["overrides"] = guards.overrides(request.user.has_perm)
         made = verb.act(
             ids,
             actor=request.user.get_username(),

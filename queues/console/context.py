@@ -1,4 +1,4 @@
-"""What every page needs: the navigation. Apps add their places with `navigation.append`."""
+"""What every page needs: the navigation. Other apps add their places: `add_place(Place(...))`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ navigation = [
     Place("Operations", "queue:operations", "queue.view_operation"),
     Place("Admin", "admin:index", ""),
 ]
+
+
+def add_place(place: Place) -> None:
+    """Add another app's entry; the admin's stays the last."""
+    navigation.insert(len(navigation) - 1, place)
 
 
 def console(request: HttpRequest) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class Verb:
     on_archive: bool = False
 
     @property
+    def operation(self) -> str:
+        """What the operations call it."""
+        return self.act.__name__.replace("_", " ")
+
+    @property
     def asks(self) -> bool:
         return self.button.endswith("…")
 

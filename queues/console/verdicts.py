@@ -16,12 +16,13 @@ from queues.console.snapshot import Snapshot
 
 LAG_SECONDS = 60
 PAUSED_SECONDS = 3600
-MOST = 5
+# As many are shown before the rest, which a person must unfold.
+FIRST = 5
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something a person should act on. A higher rank is shown first."""
+    """Something a person should act on. A higher rank is shown first; money has those above 100."""
 
     rank: int
     title: str
@@ -42,9 +43,9 @@ def register(check: Check) -> Check:
 
 
 def problems(snapshot: Snapshot, may: Callable[[str], bool]) -> list[Problem]:
-    """At most MOST problems, worst first, of those whose button the reader may press."""
+    """The problems, worst first, of those whose button the reader may press."""
     found = [p for check in _checks for p in check(snapshot) if may(p.permission)]
-    return sorted(found, key=lambda problem: -problem.rank)[:MOST]
+    return sorted(found, key=lambda problem: -problem.rank)
 
 
 @register

@@ -18,7 +18,8 @@ from django.views.decorators.http import require_safe
 from queues import exports, registry
 from queues.console import story, verdicts
 from queues.console.access import page, render_whole_or, staff_with
-from queues.console.filters import TaskFilter, count_of, estimated_total, page_of
+from queues.console.filters import TaskFilter
+from queues.console.keyset import page_of, total_of
 from queues.console.snapshot import snapshot
 from queues.console.verbs import offered
 from queues.lookup import find_task
@@ -32,7 +33,13 @@ ITEMS_SHOWN = 1000
 def overview(request: HttpRequest) -> HttpResponse:
     """The verdict, then a row a queue."""
     taken = snapshot()
-    context = {"snapshot": taken, "problems": verdicts.problems(taken, request.user.has_perm)}
+    problems = verdicts.problems(taken, request.user.has_perm)
+    context = {
+        "snapshot": taken,
+        "problems": problems,
+        "first": problems[: verdicts.FIRST],
+        "rest": problems[verdicts.FIRST :],
+    }
     return render_whole_or(request, "overview", context)
 
 
@@ -41,13 +48,8 @@ def overview(request: HttpRequest) -> HttpResponse:
 def tasks(request: HttpRequest) -> HttpResponse:
     """The task list: filters in the URL, keyset pages."""
     chosen = TaskFilter.from_query(request.GET)
-    found = page_of(chosen, request.GET.get("cursor", ""))
-    if chosen.is_empty:
-        total, exact = estimated_total(archive=chosen.archive), False
-        if total <= 10_000:
-            total, exact = count_of(chosen.rows())
-    else:
-        total, exact = count_of(chosen.rows())
+    found = page_of(chosen.rows(), chosen.order, request.GET.get("cursor", ""))
+    total, exact = total_of(chosen.rows(), whole=chosen.is_empty)
     queues = Queue.objects.values_list("name", flat=True)
     context = {
         "filter": chosen,

@@ -51,4 +51,5 @@ class Maintenance:
             for id, status, reason in rescued:
                 log.warning("lost task rescued", task=str(id), now=status, reason=reason)
         maintenance.archive()
+        maintenance.do_chores()
         WorkerRow.objects.filter(pk=self._worker_id()).update(swept_at=DatabaseClock())

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from opsconsole import doctor
 from queues import functions
+from queues.console.formats import count
 
 
 class Command(BaseCommand):
@@ -27,7 +28,7 @@ class Command(BaseCommand):
         missing = doctor.missing_migrations()
         if missing:
             raise CommandError(
-                f"{len(missing)} migrations are not applied, {missing[0]} first: "
+                f"{_are(len(missing), 'migration')} not applied, {missing[0]} first: "
                 "run manage.py migrate."
             )
         self.stdout.write("All migrations are applied.")
@@ -35,8 +36,13 @@ class Command(BaseCommand):
         for finding in findings:
             self.stderr.write(f"{finding.kind}: {finding.sentence} Run: {finding.remedy}")
         if findings:
-            raise CommandError(f"{len(findings)} functions are not as they should be.")
+            they = "it" if len(findings) == 1 else "they"
+            raise CommandError(f"{_are(len(findings), 'function')} not as {they} should be.")
         self.stdout.write(f"All {len(functions.expected())} functions are there and granted.")
         if problems := doctor.verify():
             raise CommandError(" ".join(problems))
         self.stdout.write("tasks, transactions and claim_next_task() answer.")
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{count(number, noun)} {'is' if number == 1 else 'are'}"

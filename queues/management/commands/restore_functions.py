@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from queues import functions
+from queues.console.formats import count
 
 
 class Command(BaseCommand):
@@ -31,4 +32,5 @@ class Command(BaseCommand):
             functions.restore(names, replace=options["replace"])
         except DatabaseError as error:
             raise CommandError(f"Nothing was changed: {str(error).strip()}") from error
-        self.stdout.write(f"{len(names)} functions are as they should be.")
+        are = "is as it" if len(names) == 1 else "are as they"
+        self.stdout.write(f"{count(len(names), 'function')} {are} should be.")

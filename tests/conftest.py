@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pytest
 from django.contrib.auth.models import Group, User
 from django.core.cache import cache
@@ -146,6 +147,16 @@ def database_url() -> str:
     """The URL of the database that the running test uses, for other processes."""
     s = connection.settings_dict
     return f"postgresql://{quote(s['USER'])}:{quote(s['PASSWORD'])}@{s['HOST']}:{s['PORT']}/{s['NAME']}"
+
+
+def drop_database(connection: psycopg.Connection[Any], name: str) -> None:
+    """WITH (FORCE) would be refused where autovacuum is at work, which a plain DROP ends."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = %s AND usename = current_user",
+        [name],
+    )
+    connection.execute(f"DROP DATABASE {name}")
 
 
 class WorkerProcess:

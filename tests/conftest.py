@@ -23,6 +23,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
+from opsconsole import embedded_postgres
 from queues.models import Task, Worker
 from tests import settings as tests_settings
 
@@ -32,7 +33,8 @@ ROOT = Path(__file__).parent.parent
 def pytest_xdist_setupnodes() -> None:
     """Let each process that runs tests start a server of its own: roles, locks and crashes are a server's."""
     if tests_settings.EMBEDDED:
-        del os.environ["DATABASE_URL"], os.environ["OPSCONSOLE_TESTS_HOME"]
+        del os.environ["DATABASE_URL"]
+        embedded_postgres.stop(Path(os.environ.pop("OPSCONSOLE_TESTS_HOME")))
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pytest
 from django.contrib.auth.models import Group, User
 from django.core.cache import cache
@@ -22,6 +23,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
+from opsconsole import embedded_postgres
 from queues.models import Task, Worker
 from tests import settings as tests_settings
 
@@ -31,7 +33,8 @@ ROOT = Path(__file__).parent.parent
 def pytest_xdist_setupnodes() -> None:
     """Let each process that runs tests start a server of its own: roles, locks and crashes are a server's."""
     if tests_settings.EMBEDDED:
-        del os.environ["DATABASE_URL"], os.environ["OPSCONSOLE_TESTS_HOME"]
+        del os.environ["DATABASE_URL"]
+        embedded_postgres.stop(Path(os.environ.pop("OPSCONSOLE_TESTS_HOME")))
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +149,16 @@ def database_url() -> str:
     """The URL of the database that the running test uses, for other processes."""
     s = connection.settings_dict
     return f"postgresql://{quote(s['USER'])}:{quote(s['PASSWORD'])}@{s['HOST']}:{s['PORT']}/{s['NAME']}"
+
+
+def drop_database(connection: psycopg.Connection[Any], name: str) -> None:
+    """WITH (FORCE) would be refused where autovacuum is at work, which a plain DROP ends."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = %s AND usename = current_user",
+        [name],
+    )
+    connection.execute(f"DROP DATABASE {name}")
 
 
 class WorkerProcess:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.conftest import ROOT, database_url
+from tests.conftest import ROOT, database_url, drop_database
 
 BEFORE = """
 INSERT INTO transactions (order_id, payment_id, amount, status, updated_at) VALUES
@@ -30,7 +30,7 @@ def database(db):
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         yield urlsplit(database_url())._replace(path=f"/{name}").geturl()
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        drop_database(connection, name)
 
 
 def test_rows_from_before_are_brought_along(database):

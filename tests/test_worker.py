@@ -147,14 +147,14 @@ def test_sigterm_lets_the_running_task_finish_and_gives_the_rest_back(run_worker
     worker = run_worker("--concurrency", "1")
     eventually(started.exists)
     worker.process.send_signal(signal.SIGTERM)
-    eventually(lambda: "stopping" in worker.lines)
+    given_back = Task.objects.filter(status="pending", attempts=0)
+    # It has said that it stops before it stops claiming.
+    eventually(given_back.filter(lease=1).exists)
     go.touch()
     assert worker.wait() == 0
     done = Task.objects.filter(pk__in=[made.id for made in slow], status="completed")
-    given_back = Task.objects.filter(status="pending", attempts=0)
     assert done.count() == 1
     assert given_back.count() == 99
-    assert given_back.filter(lease=1).exists(), "none of them had been claimed"
 
 
 @pytest.mark.parametrize("second_signal", [False, True], ids=["grace-over", "second-signal"])
@@ -186,7 +186,8 @@ def test_a_killed_workers_tasks_are_rescued_and_complete(run_worker, tmp_path):
     for task in map(row, made):
         assert (task.status, task.lost, task.attempts) == ("completed", 1, 2)
         assert task.errors[0]["message"] == "its worker is gone"
-    assert "lost task rescued" in survivor.lines
+    # It may say so only after others of its threads have run the task.
+    eventually(lambda: "lost task rescued" in survivor.lines)
 
 
 def test_a_zombie_that_wakes_again_is_refused_and_starts_anew(run_worker, tmp_path):
@@ -280,7 +281,7 @@ def test_workers_survive_cut_connections(run_worker, sql):
         made = enqueue("echo", n)
         eventually(lambda made=made: row(made).status == "completed")
         sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
         )
     final = enqueue("echo", "after")
     eventually(lambda: row(final).status == "completed")
@@ -381,7 +382,7 @@ def test_a_worker_signs_off_after_its_connections_were_cut(run_worker, sql, tmp_
     eventually(started.exists)
     sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
     )
     assert worker.stop() == 0, worker.lines
     assert (row(made).status, row(made).attempts) == ("pending", 0)

@@ -15,7 +15,8 @@ from tests.conftest import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CUT = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-          WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+          WHERE datname = current_database() AND usename = current_user
+            AND pid <> pg_backend_pid()"""
 
 
 def row(made):
